@@ -1,0 +1,231 @@
+"""What a recipe says: which model to build, how every branch goes, which programs to make, and how they are verified.
+
+A recipe is written in YAML (see `recipes/`) and read by `load_recipe`, which checks all of it and reports every mistake
+with its file and line. The definition here is also where the JSON schema for editors comes from (`schema`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from samonnx.frozen_dict import freeze
+from samonnx.recipe_merge import apply_override, read_with_bases
+from samonnx.recipe_problems import Problem, RecipeError
+from samonnx.recipe_validation import problems_of
+from samonnx.recipe_yaml import Located
+
+__all__ = [
+    "MemorySpec",
+    "ModelSpec",
+    "PinValue",
+    "Programs",
+    "Recipe",
+    "RecipeError",
+    "Target",
+    "TrackSpec",
+    "VerifySpec",
+    "WeightsSpec",
+    "load_recipe",
+    "schema",
+]
+
+PinValue = bool | int | float | str
+Target = Literal["onnx", "ort-cpu"]
+
+
+def _frozen(value: Any) -> Any:
+    return freeze(value)
+
+
+Frozen = AfterValidator(_frozen)
+
+
+class _Spec(BaseModel):
+    """Base of all parts of a recipe: immutable, nothing unknown, no conversions ("4" and true are not integers)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class ModelSpec(_Spec):
+    """The module to compile."""
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        examples=["samonnx.models.efficientsam3:build"]
+    )
+    """The callable that builds the model: "module:callable", which returns a torch.nn.Module."""
+
+    args: Annotated[Mapping[str, Any], Frozen] = Field(default={}, validate_default=True)
+    """Keyword arguments of the factory: any plain values; a list arrives as a tuple."""
+
+
+class WeightsSpec(_Spec):
+    """The numbers in the model."""
+
+    checkpoint: str | None = None
+    """A .pth, .pt or .safetensors file, seen from the current folder; null: seeded weights (meaningless masks)."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights when there is no checkpoint."""
+
+    rescale: Annotated[Mapping[str, float], Frozen] = Field(default={}, validate_default=True)
+    """Tensor name to factor, applied to seeded weights only; the product is taken in float32."""
+
+
+class MemorySpec(_Spec):
+    """The memory bank's places."""
+
+    conditioning_slots: Annotated[int, Field(ge=1)] = 1
+    """Places for the memories of prompted frames."""
+
+    recent_slots: Annotated[int, Field(ge=1)] = 6
+    """Places for the memories of the latest frames."""
+
+    pointer_slots: Annotated[int, Field(ge=2)] = 16
+    """Most object pointers that are attended, as upstream's max_obj_ptrs_in_encoder counts them."""
+
+    policy: Literal["recent"] = "recent"
+    """Which frames stay in the bank: recent (the latest)."""
+
+
+class TrackSpec(_Spec):
+    """The `track` program: one tracking step."""
+
+    points: Annotated[int, Field(ge=1)] = 4
+    """Places for points an object; a box takes two."""
+
+    mask_prompt: bool = True
+    """Whether a mask can be given as prompt."""
+
+    objects: Annotated[int, Field(ge=1)] = 1
+    """Objects that are tracked at once."""
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Programs(TypedDict, total=False):
+    """The programs to make, by name; a dict with the keys that the recipe has."""
+
+    track: TrackSpec
+
+
+class VerifySpec(_Spec):
+    """How the result is verified."""
+
+    atol: Annotated[float, Field(gt=0)] = 1e-3
+    """Largest absolute error allowed against the PyTorch reference."""
+
+    clip: Literal["synthetic"] = "synthetic"
+    """The clip on which equivalence is checked."""
+
+    frames: Annotated[int, Field(ge=1)] = 8
+    """Frames of the clip."""
+
+
+def _at_least_one_program(programs: Programs) -> Programs:
+    if not programs:
+        raise ValueError("at least one program is needed, such as `track: {}`")
+    return programs
+
+
+def _no_target_twice(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    if len(set(targets)) < len(targets):
+        raise ValueError("a target occurs twice")
+    return targets
+
+
+class Recipe(_Spec):
+    """A whole recipe, immutable and hashable."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(examples=["efficientsam3_m0_9"])
+    """Name of the output folder (dist/NAME): letters, digits, `_`, `.` and `-`."""
+
+    model: ModelSpec
+    weights: WeightsSpec = WeightsSpec()
+
+    pins: Annotated[Mapping[str, PinValue], Frozen] = Field(default={}, validate_default=True)
+    """Every dynamic branch of the forward path: glob over attribute paths to value."""
+
+    memory: MemorySpec = MemorySpec()
+
+    programs: Annotated[Programs, AfterValidator(_at_least_one_program), Frozen] = Field(
+        json_schema_extra={"minProperties": 1}
+    )
+
+    targets: Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(_no_target_twice)] = Field(
+        default=("onnx", "ort-cpu"), json_schema_extra={"uniqueItems": True}
+    )
+    """What the graphs are lowered for: onnx (standard domain only), ort-cpu (ONNX Runtime on CPUs)."""
+
+    verify: VerifySpec = VerifySpec()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the recipe's canonical JSON: same content, same digest, however it is spread over files."""
+        content = self.model_dump(mode="json")
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+# Keys of these mappings hold dots, so a `--set` path ends in them: --set pins.tracker.multimask_max_points=1
+_DOTTED_KEYS = (("pins",), ("weights", "rescale"))
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file with all that it extends, apply `--set` arguments ("memory.recent_slots=4") and check it.
+
+    Raises `RecipeError`, which shows every problem found with file and line, what was found and what is allowed.
+    """
+    tree = read_with_bases(Path(path))
+    problems: list[Problem] = []
+    for argument in overrides:
+        try:
+            tree = apply_override(tree, argument, _DOTTED_KEYS)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return _validated(tree)
+
+
+def _validated(tree: Located) -> Recipe:
+    try:
+        # Strict JSON mode: lists may become tuples and 1 a float, nothing else is converted.
+        return Recipe.model_validate_json(json.dumps(tree.plain()))
+    except ValidationError as error:
+        raise RecipeError(problems_of(error, tree, Recipe.model_json_schema())) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of recipe files, for editors; generated from the definition above.
+
+    Nothing is required in it, since a file may leave to the file that it extends what it does not change.
+    """
+    generated = cast(dict[str, Any], _without_required(Recipe.model_json_schema()))
+    extends = {
+        "type": "string",
+        "description": "A recipe file, relative to this one, whose content is taken where this one says nothing else.",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **generated,
+        "title": "samonnx recipe",
+        "properties": {"extends": extends, **generated["properties"]},
+    }
+
+
+def _without_required(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _without_required(value)
+            for key, value in node.items()
+            if not (key == "required" and isinstance(value, list))
+        }
+    return [_without_required(item) for item in node] if isinstance(node, list) else node
