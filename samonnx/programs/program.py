@@ -1,0 +1,86 @@
+"""What a program is made of: ports, components to trace, wires between them, and the inputs that specialise it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+__all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "Wire"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "bool"); `range` says which values make sense."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    meaning: str
+    range: str = ""
+
+
+@dataclass(frozen=True)
+class BankTensor:
+    """One tensor of the bank: it enters as `bank.<name>` and leaves as `next_bank.<name>`; `empty` fills it in an empty bank."""
+
+    name: str
+    empty: float | int | bool
+
+    @property
+    def input(self) -> str:
+        return f"bank.{self.name}"
+
+    @property
+    def output(self) -> str:
+        return f"next_bank.{self.name}"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A module to trace. `inputs` are named example tensors in the order of its forward arguments; `outputs` name what it returns.
+
+    `symbolic` names the dimensions that stay symbolic in the trace: input name → {axis: symbol}. `bindings` and `validity` say how
+    `unroll_memory` binds them afterwards: symbol → size, symbol → name of the bool input [O, size] that says what is filled.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    symbolic: Mapping[str, Mapping[int, str]] = field(default_factory=lambda: MappingProxyType({}))
+    bindings: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    validity: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Wire:
+    """`source` ("component.output" or a program input) feeds `target` ("component.input" or a program output)."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """`name` is the program with some inputs pinned to constants (a fill value each); inputs that nothing reads then are dropped."""
+
+    name: str
+    pinned: Mapping[str, float | int | bool]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph to be linked. `pinned` inputs are removed from it by partial evaluation; `specialisations` are further graphs of it."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    components: tuple[Component, ...]
+    wires: tuple[Wire, ...]
+    bank: tuple[BankTensor, ...]
+    pinned: Mapping[str, float | int | bool]
+    specialisations: tuple[Specialisation, ...]

@@ -1,0 +1,126 @@
+"""Trace: one module and its example inputs → one ONNX graph, named by its ports and by the checkpoint's parameter names."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from samonnx.errors import SamonnxError
+from samonnx.programs.program import Component
+
+__all__ = ["OPSET", "TraceError", "TracedComponent", "parameter_names", "trace"]
+
+OPSET = 23
+
+
+class TraceError(SamonnxError):
+    """A module could not be traced; the message names the component, the source line and what to do."""
+
+
+@dataclass(frozen=True)
+class TracedComponent:
+    """`model`: inputs and outputs carry the component's port names; initialisers the names given to `trace`."""
+
+    name: str
+    model: ir.Model
+
+
+def parameter_names(root: nn.Module) -> Mapping[int, str]:
+    """id of each parameter and buffer of `root` → its dotted name, as in a checkpoint."""
+    named = [*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)]
+    return {id(tensor): name for name, tensor in named}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress and warns of packages that are not installed; its exceptions still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _dynamic_shapes(component: Component) -> dict[str, dict[int, torch.export.Dim] | None] | None:
+    if not component.symbolic:
+        return None
+    symbols = sorted({symbol for axes in component.symbolic.values() for symbol in axes.values()})
+    dims = {symbol: torch.export.Dim(symbol, min=1, max=4096) for symbol in symbols}
+    return {
+        name: {axis: dims[symbol] for axis, symbol in component.symbolic[name].items()} if name in component.symbolic else None
+        for name in component.inputs
+    }
+
+
+def trace(component: Component, names: Mapping[int, str] | None = None) -> TracedComponent:
+    """Trace `component.module` (eval mode, no gradients) with torch.export and translate it to ONNX, opset 23.
+
+    `names` maps ids of parameters to the names that their initialisers get (see `parameter_names`); without it they keep the names that
+    they have inside the component. Raises TraceError when control flow depends on a value, or an operator has no translation.
+    """
+    if both := sorted(set(component.inputs) & set(component.outputs)):
+        raise TraceError(f"component {component.name!r}: {', '.join(both)} name(s) both an input and an output; give the output its own name")
+    try:
+        with _quiet(), torch.no_grad():
+            exported = torch.onnx.export(
+                component.module,
+                # torch.export takes one tensor passed twice for one input
+                tuple(tensor.clone() for tensor in component.inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(component.inputs),
+                output_names=list(component.outputs),
+                dynamic_shapes=_dynamic_shapes(component),
+                verbose=False,
+            )
+    except Exception as error:
+        raise TraceError(_explain(component, error)) from error
+    assert exported is not None
+    model = exported.model
+    for ident, own in parameter_names(component.module).items():
+        if names is not None and ident in names and own in model.graph.initializers:
+            _rename_initializer(model.graph, own, names[ident])
+    return TracedComponent(component.name, model)
+
+
+def _rename_initializer(graph: ir.Graph, old: str, new: str) -> None:
+    if old == new:
+        return
+    value = graph.initializers.pop(old)
+    value.name = new
+    if value.const_value is not None:
+        value.const_value.name = new
+    graph.initializers[new] = value
+
+
+def _explain(component: Component, error: Exception) -> str:
+    """The exporter's long report, cut to what the person at the keyboard needs."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    text = "\n".join(str(e) for e in chain)
+    lines = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.*)', text)
+    own = [entry for entry in lines if "/torch/" not in entry[0]]
+    where = f'{own[-1][0]}:{own[-1][1]} in {own[-1][2]}: "{own[-1][3].strip()}"' if own else "no line of the module is known"
+    root = str(chain[-1]).strip().splitlines()
+    return (
+        f"component {component.name!r} cannot be traced.\n"
+        f"  where: {where}\n"
+        f"  why:   {root[0] if root else type(chain[-1]).__name__}\n"
+        "  what to do: a value that decides control flow must be a pin of the recipe or be computed without a branch (torch.where)"
+    )

@@ -1,0 +1,131 @@
+"""Verify: the structure of a graph, and its numbers against PyTorch, one step of the road at a time.
+
+    component   traced graph against its module, on seeded inputs
+    program     each step of a synthetic clip, from the reference's bank, against the eager reference with its dictionaries
+    structure   ONNX checker (full), strict shape inference, domains, dtypes, no unused initialiser
+
+Errors are the largest absolute difference over the reference tensor's largest magnitude.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from samonnx.errors import VerificationError
+from samonnx.graph_session import Array, GraphSession
+from samonnx.programs.program import Component
+from samonnx.trace import TracedComponent
+
+__all__ = ["DOMAINS", "Comparison", "check_structure", "compare", "require", "verify_component"]
+
+DOMAINS: Mapping[str, frozenset[str]] = {"onnx": frozenset({""}), "ort-cpu": frozenset({"", "com.microsoft"})}
+"""Target → operator domains that its graphs may use."""
+
+FORBIDDEN_DTYPES = frozenset({ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""A float32 graph in which one of these appears has changed its precision silently."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure: the error of `what` (see the module docstring) and the tolerance it was held to."""
+
+    what: str
+    largest_error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.largest_error <= self.tolerance
+
+
+def compare(what: str, found: Array, expected: Array, tolerance: float) -> Comparison:
+    """Relative to the largest magnitude of `expected`; integers and booleans must be equal; a NaN is an infinite error."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise VerificationError(
+            f"{what}: found {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}"
+        )
+    if expected.dtype.kind != "f":
+        return Comparison(what, float(np.count_nonzero(found != expected)), 0.0)
+    if not np.isfinite(found).all():
+        return Comparison(what, float("inf"), tolerance)
+    scale = float(np.abs(expected).max(initial=0.0))
+    error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
+    return Comparison(what, error / scale if scale > 0 else error, tolerance)
+
+
+def require(comparisons: Iterable[Comparison]) -> None:
+    """Raises VerificationError with a line for each comparison that failed."""
+    failed = [c for c in comparisons if not c.ok]
+    if failed:
+        lines = "\n".join(f"  - {c.what}: error {c.largest_error:.2e}, allowed {c.tolerance:.1e}" for c in failed)
+        raise VerificationError(f"the graph does not give the module's numbers:\n{lines}")
+
+
+def check_structure(model: ir.Model, name: str, target: str) -> None:
+    """Full ONNX checker with strict shape inference, allowed domains, float32 only, no unused initialiser.
+
+    Raises VerificationError that names the graph and what is wrong with it.
+    """
+    allowed = DOMAINS[target]
+    problems = []
+    for node in model.graph.all_nodes():
+        if node.domain not in allowed:
+            problems.append(f"node {node.name!r} ({node.op_type}) is of domain {node.domain!r}")
+        problems += [
+            f"value {value.name!r} of node {node.name!r} ({node.op_type}) is {value.dtype.name}"
+            for value in node.outputs
+            if value.dtype in FORBIDDEN_DTYPES
+        ]
+    for initializer in model.graph.initializers.values():
+        if not initializer.uses() and not initializer.is_graph_output():
+            problems.append(f"initialiser {initializer.name!r} is not used")
+        if initializer.dtype in FORBIDDEN_DTYPES:
+            problems.append(f"initialiser {initializer.name!r} is {initializer.dtype.name}")
+    if problems:
+        shown = "\n".join(f"  - {problem}" for problem in problems[:10])
+        raise VerificationError(f"{name} for target {target!r} is not legal ({len(problems)} problems):\n{shown}")
+    with tempfile.TemporaryDirectory(prefix="samonnx-") as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model.clone(), path, external_data="model.data")
+        try:
+            onnx.checker.check_model(str(path), full_check=True)
+            onnx.shape_inference.infer_shapes_path(str(path), str(Path(folder) / "inferred.onnx"), strict_mode=True, data_prop=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise VerificationError(f"{name} for target {target!r} fails the ONNX checker: {error}") from error
+
+
+def seeded_inputs(component: Component, seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of a component for a comparison: normal floats, small integers, random flags."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {}
+    for name, example in component.inputs.items():
+        if example.dtype == torch.bool:
+            inputs[name] = torch.rand(example.shape, generator=generator) < 0.5
+        elif example.is_floating_point():
+            inputs[name] = torch.randn(example.shape, generator=generator)
+        else:
+            inputs[name] = torch.randint(-1, 4, example.shape, generator=generator, dtype=example.dtype)
+    return inputs
+
+
+def verify_component(component: Component, traced: TracedComponent, tolerance: float) -> tuple[Comparison, ...]:
+    """The traced graph against its module on `seeded_inputs`; symbolic axes take the examples' sizes."""
+    inputs = seeded_inputs(component)
+    with torch.inference_mode():
+        expected = component.module(*inputs.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = GraphSession(traced.model).run({name: tensor.numpy() for name, tensor in inputs.items()})
+    return tuple(
+        compare(f"{component.name}.{name}", found[name], tensor.numpy(), tolerance)
+        for name, tensor in zip(component.outputs, expected, strict=True)
+    )
