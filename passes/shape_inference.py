@@ -1,0 +1,76 @@
+"""Shape inference that says when it fails, and that never copies the weights."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from samonnx.errors import SamonnxError
+
+__all__ = ["ShapeInferenceError", "infer_shapes"]
+
+# Shape operands (of Reshape, Slice, Resize, …) are smaller than this; larger tensors only contribute their shape.
+_DATA_BYTES = 1024
+
+
+class ShapeInferenceError(SamonnxError):
+    """ONNX shape inference found a contradiction in the graph."""
+
+
+def infer_shapes(model: ir.Model, *, forget: bool = False) -> bool:
+    """Infers the type and shape of every value of the main graph (strict, with propagation of shape data), in place.
+
+    What is known already is kept where inference finds nothing better (operators of foreign domains).
+
+    Args:
+        model: any model; its initialisers may be hundreds of MB, their data is not serialised.
+        forget: first drop the known shapes of what standard operators produce; for passes that change shapes.
+
+    Returns:
+        Whether a type or a shape changed.
+
+    Raises:
+        ShapeInferenceError: with the checker's words, which name the node.
+    """
+    if forget:
+        for node in model.graph:
+            for output in node.outputs:
+                if not node.domain:
+                    output.shape = None
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            _without_large_data(model), check_type=True, strict_mode=True, data_prop=True
+        )
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise ShapeInferenceError(f"shape inference failed in graph {model.graph.name!r}: {error}") from error
+    values = {output.name: output for node in model.graph for output in node.outputs if output.name}
+    changed = False
+    for info in (*inferred.graph.value_info, *inferred.graph.output):
+        value = values.get(info.name)
+        if value is None:
+            continue
+        type_ = ir.serde.deserialize_type_proto_for_type(info.type)
+        shape = ir.serde.deserialize_type_proto_for_shape(info.type)
+        if type_ is not None and type_ != value.type:
+            value.type = type_
+            changed = True
+        if shape is not None and shape != value.shape:
+            value.shape = shape
+            changed = True
+    return changed
+
+
+def _without_large_data(model: ir.Model) -> onnx.ModelProto:
+    """The model as a proto in which large initialisers have become inputs of the same type and shape."""
+    bare = model.clone()
+    graph = bare.graph
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes > _DATA_BYTES:
+            if tensor is not None:
+                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            del graph.initializers[name]
+            value.const_value = None
+            if not value.is_graph_input():
+                graph.inputs.append(value)
+    return ir.serde.serialize_model(bare)
