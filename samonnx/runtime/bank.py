@@ -1,0 +1,188 @@
+"""The memory bank as a value: all that a tracker remembers, in arrays whose first axis is the object.
+
+A bank belongs to one recipe and one set of weights (`Manifest.bank_digest`): its features mean nothing to another
+network, so loading it elsewhere is refused. On disk it is an .npz without pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from samonnx.errors import SamonnxError
+from samonnx.runtime.manifest import BankPair, Manifest
+from samonnx.runtime.session import Array
+
+__all__ = ["Bank", "BankError", "empty_rows"]
+
+FORMAT = 1
+HEADER = "samonnx.bank"
+FRAME_TENSOR = "bank.memory_frame"
+
+
+class BankError(SamonnxError):
+    """A bank that cannot be read, does not belong here, or does not hold what is asked of it."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A bank, one row an object.
+
+    `tensors` maps the graph's input names (`bank.memory`, …) to arrays whose first axis has the length of `objects`;
+    they are not to be written to. `objects` are the caller's numbers of the objects, `next_frame` the index of the
+    frame that comes next. `recipe`, `weights` and `digest` say where the bank comes from.
+    """
+
+    tensors: Mapping[str, Array]
+    objects: tuple[int, ...]
+    next_frame: int
+    recipe: str
+    weights: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        if len(set(self.objects)) != len(self.objects):
+            raise BankError(f"objects {list(self.objects)}: a number stands twice")
+        for name, tensor in self.tensors.items():
+            if tensor.ndim == 0 or tensor.shape[0] != len(self.objects):
+                raise BankError(
+                    f"{name}: expected {len(self.objects)} rows, one an object, found shape {list(tensor.shape)}"
+                )
+
+    @classmethod
+    def empty(cls, manifest: Manifest, objects: Sequence[int] | None = None) -> Bank:
+        """A bank in which nothing has been seen; by default as many objects as the graph has rows, numbered from 0."""
+        numbers = tuple(range(manifest.memory.objects)) if objects is None else tuple(objects)
+        tensors = {pair.input: empty_rows(pair, len(numbers)) for pair in manifest.bank}
+        return cls._made_by(manifest, tensors, numbers, 0)
+
+    @classmethod
+    def from_outputs(
+        cls, manifest: Manifest, outputs: Mapping[str, Array], objects: Sequence[int] | None = None, next_frame: int = 0
+    ) -> Bank:
+        """The bank that a call of the graph gave back (its `next_bank.*` outputs); other outputs are left aside."""
+        numbers = tuple(range(manifest.memory.objects)) if objects is None else tuple(objects)
+        missing = [pair.output for pair in manifest.bank if pair.output not in outputs]
+        if missing:
+            raise BankError(f"outputs {', '.join(missing)} are missing; pass all that the graph gave")
+        tensors = {pair.input: np.asarray(outputs[pair.output]) for pair in manifest.bank}
+        return cls._made_by(manifest, tensors, numbers, next_frame).checked(manifest)
+
+    @classmethod
+    def _made_by(cls, manifest: Manifest, tensors: Mapping[str, Array], objects: tuple[int, ...], frame: int) -> Bank:
+        return cls(tensors, objects, frame, manifest.recipe, manifest.weights.source, manifest.bank_digest)
+
+    def select(self, objects: Sequence[int]) -> Bank:
+        """The bank of some of the objects, in the order asked for (copied). BankError if one is not there."""
+        missing = [number for number in objects if number not in self.objects]
+        if missing:
+            raise BankError(f"the bank has no object {missing[0]}; it has: {list(self.objects)}")
+        rows = [self.objects.index(number) for number in objects]
+        return replace(self, tensors={name: t[rows] for name, t in self.tensors.items()}, objects=tuple(objects))
+
+    def with_object_rows(self, other: Bank) -> Bank:
+        """Both banks' objects in one; an object that is in both is taken from `other`. `next_frame` must agree."""
+        if other.digest != self.digest:
+            raise BankError(_foreign("the bank to add", other.recipe, other.weights, self.recipe, self.weights))
+        if other.next_frame != self.next_frame:
+            raise BankError(
+                f"one bank continues at frame {self.next_frame}, the other at {other.next_frame}; "
+                f"only banks of the same moment can be joined"
+            )
+        kept = self.select([number for number in self.objects if number not in other.objects])
+        tensors = {name: np.concatenate([t, other.tensors[name]]) for name, t in kept.tensors.items()}
+        return replace(self, tensors=tensors, objects=kept.objects + other.objects)
+
+    def clone(self) -> Bank:
+        """The same bank in memory of its own."""
+        return replace(self, tensors={name: tensor.copy() for name, tensor in self.tensors.items()})
+
+    def frames(self) -> tuple[tuple[int, ...], ...]:
+        """For each object, the indices of the frames whose memory is held, in order."""
+        if FRAME_TENSOR not in self.tensors:
+            raise BankError(f"the bank has no tensor {FRAME_TENSOR!r}; it has: {', '.join(self.tensors)}")
+        return tuple(tuple(sorted(int(f) for f in row if f != -1)) for row in self.tensors[FRAME_TENSOR])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an .npz: aside first, then moved to `path`, so that a failure leaves an earlier file whole."""
+        path = Path(path)
+        header = {key: getattr(self, key) for key in ("objects", "next_frame", "recipe", "weights", "digest")}
+        text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        arrays: dict[str, Array] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **self.tensors}
+        try:
+            with open(aside, "wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError as error:
+            raise BankError(f"the bank cannot be written to {path}: {error.strerror or error}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], manifest: Manifest) -> Bank:
+        """Read a saved bank for the artifact of `manifest`.
+
+        Raises BankError: no such file, damaged or cut short, not a bank, made by another recipe or other weights,
+        tensors of another dtype or shape.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                tensors = {name: archive[name] for name in archive.files}
+        except FileNotFoundError as error:
+            raise BankError(f"bank {path} does not exist") from error
+        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            raise BankError(f"bank {path} is damaged, cut short, or not an .npz at all ({error})") from error
+        try:
+            header = json.loads(tensors.pop(HEADER).tobytes())
+            if header["format"] != FORMAT:
+                raise BankError(f"bank {path} has format {header['format']}; this samonnx reads format {FORMAT}")
+            objects, frame = tuple(int(number) for number in header["objects"]), int(header["next_frame"])
+            recipe, weights, digest = str(header["recipe"]), str(header["weights"]), str(header["digest"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise BankError(f"{path} is an .npz, but not a bank that samonnx saved") from error
+        if digest != manifest.bank_digest:
+            raise BankError(_foreign(f"bank {path}", recipe, weights, manifest.recipe, manifest.weights.source))
+        try:
+            return cls(tensors, objects, frame, recipe, weights, digest).checked(manifest)
+        except BankError as error:
+            raise BankError(f"bank {path}: {error}") from error
+
+    def checked(self, manifest: Manifest) -> Bank:
+        """This bank, if its digest, tensors, dtypes and shapes are those of `manifest`; BankError otherwise."""
+        if self.digest != manifest.bank_digest:
+            raise BankError(_foreign("the bank", self.recipe, self.weights, manifest.recipe, manifest.weights.source))
+        expected = {pair.input: pair for pair in manifest.bank}
+        if set(expected) != set(self.tensors):
+            odd = ", ".join(sorted(set(expected) ^ set(self.tensors)))
+            raise BankError(f"expected the tensors {', '.join(expected)}; it differs in {odd}")
+        for name, pair in expected.items():
+            shape = (len(self.objects), *pair.shape[1:])
+            tensor = self.tensors[name]
+            if tensor.dtype != np.dtype(pair.dtype) or tensor.shape != shape:
+                raise BankError(f"{name}: expected {pair.dtype} {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
+        return self
+
+
+def empty_rows(pair: BankPair, rows: int) -> Array:
+    """`rows` objects' worth of one bank tensor, filled with what an empty slot holds."""
+    return np.full((rows, *pair.shape[1:]), pair.empty, dtype=np.dtype(pair.dtype))
+
+
+def _foreign(what: str, recipe: str, weights: str, here_recipe: str, here_weights: str) -> str:
+    same = " (the same name, but another configuration or other weights)" if recipe == here_recipe else ""
+    return (
+        f"{what} was made by recipe {recipe!r} with weights {weights}{same}; this artifact is recipe {here_recipe!r} "
+        f"with weights {here_weights}. The features of one network mean nothing to another: track from the start"
+    )

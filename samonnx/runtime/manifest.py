@@ -1,0 +1,274 @@
+"""The manifest of an artifact folder: what its graphs take and give, and how they were made.
+
+Written by the compiler, read by the runtime; one frozen dataclass a concept, `manifest.json` on disk. It holds no
+time stamps and no absolute paths, so that two compiles of the same recipe give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from samonnx.errors import SamonnxError
+from samonnx.runtime import typed_json
+
+__all__ = [
+    "DTYPES",
+    "FORMAT",
+    "MANIFEST_NAME",
+    "BankPair",
+    "Manifest",
+    "ManifestError",
+    "MemoryInfo",
+    "PinInfo",
+    "PortInfo",
+    "PreprocessingInfo",
+    "ProgramInfo",
+    "VerificationInfo",
+    "WeightsInfo",
+]
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+DTYPES = ("float32", "int32", "int64", "bool")
+RESIZES = ("bicubic", "bilinear-antialias")
+
+
+class ManifestError(SamonnxError):
+    """The artifact folder has no manifest, or one that cannot be used."""
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """The one weights file that all programs share."""
+
+    source: str
+    """`seeded(seed=3)` or `checkpoint`."""
+    digest: str
+    """sha256 (hex) of the weights that went in."""
+    file: str
+    bytes: int
+    """Size of `file`; a shorter file on disk is a truncated copy."""
+
+
+@dataclass(frozen=True)
+class PortInfo:
+    """One input or output of a program."""
+
+    name: str
+    dtype: str
+    """One of DTYPES."""
+    shape: tuple[int, ...]
+    meaning: str = ""
+    range: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """One program: an entry point, as one graph file per target."""
+
+    name: str
+    files: Mapping[str, str]
+    """Target -> file name inside the folder."""
+    inputs: tuple[PortInfo, ...]
+    outputs: tuple[PortInfo, ...]
+    specialises: str | None = None
+    """The program that this one was made from by pinning inputs (`track@first` comes from `track`)."""
+    pinned: tuple[str, ...] = ()
+    """The inputs that were pinned."""
+
+
+@dataclass(frozen=True)
+class BankPair:
+    """One tensor of the bank: the input, the output that goes back into it, and what an empty slot holds."""
+
+    input: str
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    """The first axis is the object."""
+    empty: float | int | bool
+
+
+@dataclass(frozen=True)
+class PreprocessingInfo:
+    """How a uint8 RGB frame becomes the `image` input: resize to size x size, /255, (x - mean) / std."""
+
+    size: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    video_resize: str = "bicubic"
+    """For frames of a video file; see samonnx.runtime.preprocessing for the two methods."""
+    image_resize: str = "bilinear-antialias"
+    """For a folder of images."""
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    conditioning_slots: int
+    recent_slots: int
+    pointer_slots: int
+    policy: str
+    objects: int
+    """Rows of the graph: objects that one call tracks."""
+    points: int
+    """Prompt places of a row: points, box corners included."""
+
+
+@dataclass(frozen=True)
+class PinInfo:
+    path: str
+    value: bool | int | float | str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class VerificationInfo:
+    program: str
+    target: str
+    what: str
+    largest_error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is needed to drive an artifact folder. Raises ManifestError on values that contradict each other."""
+
+    recipe: str
+    recipe_digest: str
+    weights: WeightsInfo
+    programs: tuple[ProgramInfo, ...]
+    bank: tuple[BankPair, ...]
+    preprocessing: PreprocessingInfo
+    memory: MemoryInfo
+    pins: tuple[PinInfo, ...] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)
+    verification: tuple[VerificationInfo, ...] = ()
+    notes: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def bank_digest(self) -> str:
+        """What a saved bank is bound to: the recipe and the weights (hex)."""
+        return hashlib.sha256(f"{self.recipe_digest}\n{self.weights.digest}\n".encode()).hexdigest()
+
+    def program(self, name: str) -> ProgramInfo:
+        """The program called `name`; ManifestError lists the ones there are."""
+        for program in self.programs:
+            if program.name == name:
+                return program
+        there = ", ".join(program.name for program in self.programs) or "none"
+        raise ManifestError(f"the artifact of recipe {self.recipe!r} has no program {name!r}; it has: {there}")
+
+    def has_program(self, name: str) -> bool:
+        return any(program.name == name for program in self.programs)
+
+    def to_json(self) -> str:
+        """Deterministic text: sorted keys, two spaces, a newline at the end."""
+        return typed_json.dump(self)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = MANIFEST_NAME) -> Manifest:
+        """Parse strictly. Raises ManifestError that names `where`, the field, what was found and what was expected."""
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ManifestError(
+                f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}. "
+                f"Compile the recipe again, or copy the file again"
+            ) from error
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            found = f"format {json.dumps(value['format'])}" if "format" in value else "no format"
+            raise ManifestError(
+                f"{where} has {found}; this version of samonnx reads format {FORMAT}. "
+                f"Update samonnx, or compile the recipe again with this version"
+            )
+        try:
+            return typed_json.parse(cls, value)
+        except (typed_json.TypedJsonError, ManifestError) as error:
+            raise ManifestError(f"{where}: {error}") from error
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Manifest:
+        """Read `folder`/manifest.json. Raises ManifestError."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            what = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise ManifestError(
+                f"artifact folder {folder} {what}; expected the output folder of `samonnx compile` (dist/NAME)"
+            )
+        path = folder / MANIFEST_NAME
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ManifestError(
+                f"{folder} has no {MANIFEST_NAME}, so it is not an artifact folder; "
+                f"expected the output folder of `samonnx compile`"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{path} cannot be read: {error}") from error
+        return cls.from_json(text, where=str(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the text of `to_json` to `path`, a file (the compiler makes the folder atomic)."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+
+def _check(manifest: Manifest) -> None:
+    """Contradictions inside one manifest; types are the parser's business."""
+    if manifest.format != FORMAT:
+        raise ManifestError(f"format is {manifest.format}, expected {FORMAT}")
+    names = [program.name for program in manifest.programs]
+    if len(set(names)) != len(names):
+        raise ManifestError(f"programs: a name stands twice in {names}")
+    for name in (manifest.weights.file, *(file for p in manifest.programs for file in p.files.values())):
+        if not name or Path(name).name != name or "\\" in name:
+            raise ManifestError(f"file name {name!r}: expected a plain name inside the artifact folder")
+    for program in manifest.programs:
+        for port in (*program.inputs, *program.outputs):
+            _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
+    for pair in manifest.bank:
+        _check_pair(manifest, pair)
+    for name in ("video_resize", "image_resize"):
+        value = getattr(manifest.preprocessing, name)
+        if value not in RESIZES:
+            raise ManifestError(f"preprocessing.{name}: expected one of {', '.join(RESIZES)}, found {value!r}")
+    if manifest.preprocessing.size < 1 or not all(math.isfinite(s) and s > 0 for s in manifest.preprocessing.std):
+        raise ManifestError("preprocessing: size and std must be positive")
+
+
+def _check_tensor(where: str, dtype: str, shape: tuple[int, ...]) -> None:
+    if dtype not in DTYPES:
+        raise ManifestError(f"{where}: expected a dtype of {', '.join(DTYPES)}, found {dtype!r}")
+    if any(side < 0 for side in shape):
+        raise ManifestError(f"{where}: expected a shape without negative sides, found {list(shape)}")
+
+
+def _check_pair(manifest: Manifest, pair: BankPair) -> None:
+    _check_tensor(f"bank tensor {pair.input!r}", pair.dtype, pair.shape)
+    if not pair.shape or pair.shape[0] != manifest.memory.objects:
+        raise ManifestError(
+            f"bank tensor {pair.input!r}: the first axis is the object, so expected {manifest.memory.objects} "
+            f"(memory.objects), found shape {list(pair.shape)}"
+        )
+    for program in manifest.programs:
+        ports = {port.name: port for port in (*program.inputs, *program.outputs)}
+        for name in (pair.input, pair.output):
+            port = ports.get(name)
+            if port is not None and (port.dtype, port.shape) != (pair.dtype, pair.shape):
+                raise ManifestError(
+                    f"bank tensor {name!r} is {pair.dtype} {list(pair.shape)}, "
+                    f"but program {program.name!r} says {port} for it"
+                )

@@ -1,0 +1,156 @@
+"""Frames into the network, masks out of it: resizing in numpy, by the formulas of the original's loaders.
+
+Three methods, all separable, all with half-pixel centres: output i looks at (i + 0.5) * scale - 0.5, scale = in / out.
+
+- `bicubic`: cubic convolution with a = -0.75 over 4 taps, border pixels repeated, no antialias, in float32, unclipped:
+  `torch.nn.functional.interpolate(mode="bicubic")`. The original's TorchCodec loader reads video files so. (Its OpenCV
+  loader uses the same kernel rounded to uint8, but forgets to divide by 255 before it normalises; not imitated.)
+- `bilinear-antialias`: a triangle as wide as the scale when shrinking, renormalised at the border. For uint8 images
+  with Pillow's arithmetic (weights of 22 bits, horizontally first, each direction rounded to uint8): the original's
+  loader of image folders. (Pillow from 13 on takes tall images vertically first: at most 1/255 apart.)
+  For masks in float32: `interpolate(mode="bilinear", antialias=True)`.
+- bilinear, two taps, no antialias: masks back to the size of the video.
+
+The original keeps frames in float16; here they stay float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from samonnx.errors import SamonnxError
+from samonnx.runtime.manifest import PreprocessingInfo
+
+__all__ = ["FrameError", "network_image", "resize_logits", "resize_mask"]
+
+Floats = npt.NDArray[np.float32]
+Frame = npt.NDArray[np.uint8]
+
+PILLOW_BITS = 22
+
+
+class FrameError(SamonnxError):
+    """A frame that is not a uint8 RGB image."""
+
+
+def network_image(frame: Frame, info: PreprocessingInfo, *, kind: str = "video") -> Floats:
+    """uint8 [H, W, 3] RGB to f32 [1, 3, S, S]: resized, divided by 255, normalised with mean and std.
+
+    `kind` is where the frame comes from, "video" or "images"; the original resizes the two differently.
+    Raises FrameError.
+    """
+    check_frame(frame)
+    resize = info.video_resize if kind == "video" else info.image_resize
+    if frame.shape[:2] == (info.size, info.size):
+        resized = frame.astype(np.float32)
+    elif resize == "bicubic":
+        resized = _resample(frame.astype(np.float32), info.size, info.size, "cubic")
+    else:
+        resized = _resize_as_pillow(frame, info.size).astype(np.float32)
+    mean, std = np.array(info.mean, dtype=np.float32), np.array(info.std, dtype=np.float32)
+    normalised = (resized / np.float32(255) - mean) / std
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+
+
+def check_frame(frame: object) -> None:
+    """FrameError unless `frame` is uint8 [H, W, 3] with at least one pixel."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise FrameError(f"frame: expected uint8 [height, width, 3] in RGB order, got {found}")
+    if 0 in frame.shape:
+        raise FrameError(f"frame: expected at least one pixel, got shape {list(frame.shape)}")
+
+
+def resize_logits(logits: Floats, *, width: int, height: int) -> Floats:
+    """Low-resolution logits f32 [O, h, w] to the size of the video, f32 [O, H, W]: bilinear, no antialias."""
+    resized = [_resample(mask[..., None], height, width, "linear")[..., 0] for mask in logits]
+    return np.stack(resized) if resized else np.zeros((0, height, width), dtype=np.float32)
+
+
+def resize_mask(mask: Floats, size: int) -> Floats:
+    """A mask f32 [H, W] in 0…1 to f32 [size, size], bilinear with antialias."""
+    if mask.shape == (size, size):
+        return mask
+    return _resample(mask[..., None], size, size, "triangle")[..., 0]
+
+
+def _resample(image: Floats, height: int, width: int, kernel: str) -> Floats:
+    """f32 [H, W, C] to f32 [height, width, C]; rows first, because whole rows are cheap to gather."""
+    rows = _apply(image.reshape(image.shape[0], -1), *_taps(image.shape[0], height, kernel))
+    columns = rows.reshape(height, image.shape[1], -1).transpose(1, 0, 2).reshape(image.shape[1], -1)
+    resized = _apply(columns, *_taps(image.shape[1], width, kernel))
+    return np.ascontiguousarray(resized.reshape(width, height, -1).transpose(1, 0, 2))
+
+
+def _apply(rows: Floats, places: npt.NDArray[np.intp], weights: npt.NDArray[np.float64]) -> Floats:
+    """Weighted sums of rows: out[i] = sum over t of weights[i, t] * rows[places[i, t]]."""
+    factors = weights.astype(np.float32)
+    total = rows[places[:, 0]] * factors[:, :1]
+    for tap in range(1, places.shape[1]):
+        total += rows[places[:, tap]] * factors[:, tap : tap + 1]
+    return total
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(old: int, new: int, kernel: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Which inputs, with which weights, make each output: [new, taps] of each. Cached arrays: not to be written to."""
+    scale = old / new
+    if kernel == "triangle":
+        return _triangle_taps(old, new, scale)
+    # float32, as PyTorch computes them: at 1920 pixels the rounding of a centre shows in the fifth digit of a weight
+    centres = np.float32(scale) * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    if kernel == "linear":
+        centres = np.clip(centres, 0, None)  # the original's border rule: nothing before the first pixel's centre
+    first = np.floor(centres).astype(np.intp)
+    fraction = (centres - np.floor(centres)).astype(np.float64)
+    if kernel == "linear":
+        offsets, weights = np.arange(2), np.stack([1 - fraction, fraction], axis=1)
+    else:
+        offsets = np.arange(-1, 3)
+        weights = _cubic(np.abs(fraction[:, None] - offsets[None, :]))
+    return np.clip(first[:, None] + offsets[None, :], 0, old - 1), weights
+
+
+def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Keys' cubic convolution kernel with a = -0.75."""
+    a = -0.75
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def _triangle_taps(old: int, new: int, scale: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Pillow's windows: a triangle of half-width max(scale, 1) around the centre, cut at the border, summing to 1."""
+    support = max(scale, 1.0)
+    taps = math.ceil(support) * 2 + 1
+    centres = (np.arange(new) + 0.5) * scale
+    first = np.maximum((centres - support + 0.5).astype(np.intp), 0)
+    last = np.minimum((centres + support + 0.5).astype(np.intp), old)
+    places = first[:, None] + np.arange(taps)[None, :]
+    weights = np.maximum(0.0, 1.0 - np.abs((places - centres[:, None] + 0.5) * (1.0 / support)))
+    weights[places >= last[:, None]] = 0.0
+    weights /= weights.cumsum(axis=1)[:, -1:]  # summed in Pillow's order: a last bit decides some roundings
+    return np.minimum(places, old - 1), weights
+
+
+def _resize_as_pillow(frame: Frame, size: int) -> Frame:
+    """Pillow's bilinear `Image.resize` of a uint8 image, to the last bit."""
+    narrow = _apply_in_bits(frame.transpose(1, 0, 2), *_taps(frame.shape[1], size, "triangle")).transpose(1, 0, 2)
+    return _apply_in_bits(narrow, *_taps(frame.shape[0], size, "triangle"))
+
+
+def _apply_in_bits(image: Frame, places: npt.NDArray[np.intp], weights: npt.NDArray[np.float64]) -> Frame:
+    """`_apply` along the first axis in fixed point; sums stay below 255 * 2**22 + 2**21, so int32 holds them."""
+    rows = np.ascontiguousarray(image).reshape(image.shape[0], -1).astype(np.int32)
+    factors = np.floor(weights * (1 << PILLOW_BITS) + 0.5).astype(np.int32)
+    total = rows[places[:, 0]] * factors[:, :1]
+    total += 1 << (PILLOW_BITS - 1)
+    for tap in range(1, places.shape[1]):
+        total += rows[places[:, tap]] * factors[:, tap : tap + 1]
+    total >>= PILLOW_BITS
+    clipped: Frame = np.clip(total, 0, 255).astype(np.uint8)
+    return clipped.reshape(len(places), *image.shape[1:])

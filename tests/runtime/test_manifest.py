@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samonnx.runtime.manifest import BankPair, Manifest, ManifestError, PinInfo, PreprocessingInfo, VerificationInfo
+from tests.runtime.hand_made_artifact import build
+
+
+@pytest.fixture(scope="module")
+def manifest(artifact: Path) -> Manifest:
+    return Manifest.load(artifact)
+
+
+def test_a_manifest_survives_json(manifest: Manifest) -> None:
+    full = replace(
+        manifest,
+        pins=(PinInfo("tracker.a", True, "why"), PinInfo("tracker.b", "last", ""), PinInfo("tracker.c", 2, "")),
+        tools={"onnx": "1.23.2"},
+        verification=(VerificationInfo("track", "onnx", "masks", 1e-6, 1e-4),),
+        notes=("the bank is float32",),
+    )
+    assert Manifest.from_json(full.to_json()) == full
+
+
+def test_the_text_is_deterministic(manifest: Manifest) -> None:
+    one = replace(manifest, tools={"a": "1", "b": "2"}).to_json()
+    other = replace(manifest, tools={"b": "2", "a": "1"}).to_json()
+    assert one == other
+    assert one.endswith("}\n")
+    assert list(json.loads(one)) == sorted(json.loads(one))
+
+
+def test_a_pin_keeps_its_type(manifest: Manifest) -> None:
+    pinned = replace(manifest, pins=(PinInfo("a", True), PinInfo("b", 1), PinInfo("c", 1.0)))
+    again = Manifest.from_json(pinned.to_json())
+    assert [type(pin.value) for pin in again.pins] == [bool, int, float]
+
+
+def test_the_bank_digest_depends_on_recipe_and_weights(manifest: Manifest) -> None:
+    digests = {
+        manifest.bank_digest,
+        replace(manifest, recipe_digest="0" * 64).bank_digest,
+        replace(manifest, weights=replace(manifest.weights, digest="0" * 64)).bank_digest,
+    }
+    assert len(digests) == 3
+    assert replace(manifest, notes=("other notes",)).bank_digest == manifest.bank_digest
+
+
+def test_a_program_that_is_not_there_lists_those_that_are(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match="has no program 'segment'; it has: track, track@first"):
+        manifest.program("segment")
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"artifact folder .*nowhere does not exist; expected the output folder"):
+        Manifest.load(tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"x\.onnx is a file, not a folder"):
+        Manifest.load(tmp_path / "x.onnx")
+
+
+def test_a_folder_without_a_manifest_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"has no manifest\.json, so it is not an artifact folder"):
+        Manifest.load(tmp_path)
+
+
+def test_text_that_is_not_json_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": 1,\n "recipe": }')
+    with pytest.raises(ManifestError, match=r"manifest\.json is not JSON: line 2, column 12"):
+        Manifest.load(tmp_path)
+
+
+def test_bytes_that_are_not_text_are_said(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("format",), 7, "has format 7; this version of samonnx reads format 1"),
+        (("recipe",), 3, "recipe: expected a string, found 3"),
+        (("recpie",), "x", "unknown field 'recpie'; known are: recipe, "),
+        (("weights", "bytes"), "many", 'weights.bytes: expected a whole number, found "many"'),
+        (("weights", "bytes"), True, "weights.bytes: expected a whole number, found true"),
+        (("weights", "file"), "../secret", "file name '../secret': expected a plain name inside the artifact folder"),
+        (("programs", 0, "inputs", 2, "shape"), 4, "programs[0].inputs[2].shape: expected a list, found 4"),
+        (("programs", 0, "inputs", 0, "dtype"), "float16", "port 'image': expected a dtype of float32"),
+        (("programs", 0, "inputs", 0, "shape"), [1, -3], "expected a shape without negative sides, found [1, -3]"),
+        (("programs", 1, "name"), "track", "a name stands twice in ['track', 'track']"),
+        (("programs", 0, "files"), [], "programs[0].files: expected an object, found []"),
+        (("preprocessing", "mean"), [0.5], "preprocessing.mean: expected a list of 3, found 1 entries"),
+        (("preprocessing", "std"), [0.5, 0.5, 0], "size and std must be positive"),
+        (("preprocessing", "video_resize"), "lanczos", "expected one of bicubic, bilinear-antialias, found 'lanczos'"),
+        (("memory",), [], "memory: expected an object, found []"),
+        (("bank", 0, "shape"), [5, 3], "the first axis is the object, so expected 2 (memory.objects)"),
+        (("bank", 0, "shape"), [2, 9], "'bank.memory' is float32 [2, 9], but program 'track' says float32 [2, 3, 4, "),
+        (("bank", 0, "empty"), "none", "bank[0].empty: expected a number or a whole number or true or false"),
+    ],
+)
+def test_each_wrong_value_is_named(artifact: Path, where: tuple[Any, ...], value: object, message: str) -> None:
+    document = json.loads((artifact / "manifest.json").read_text())
+    inner = document
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(json.dumps(document), where="dist/x/manifest.json")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("dist/x/manifest.json")
+
+
+@pytest.mark.parametrize("field", ["recipe", "weights", "programs", "bank", "preprocessing", "memory"])
+def test_each_missing_field_is_named(artifact: Path, field: str) -> None:
+    document = json.loads((artifact / "manifest.json").read_text())
+    del document[field]
+    with pytest.raises(ManifestError, match=f"field '{field}' is missing"):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_a_manifest_without_a_format_is_refused() -> None:
+    with pytest.raises(ManifestError, match="has no format; this version of samonnx reads format 1"):
+        Manifest.from_json("{}")
+
+
+def test_a_list_is_not_a_manifest() -> None:
+    with pytest.raises(ManifestError, match=r"expected an object, found \[\]"):
+        Manifest.from_json("[]")
+
+
+def test_defaults_need_not_be_written(manifest: Manifest) -> None:
+    document = json.loads(manifest.to_json())
+    for field in ("pins", "tools", "verification", "notes"):
+        del document[field]
+    assert Manifest.from_json(json.dumps(document)) == manifest
+
+
+def test_a_contradiction_is_refused_when_made_in_python_too(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match=r"bank tensor 'bank\.x'"):
+        replace(manifest, bank=(BankPair("bank.x", "next_bank.x", "float32", (), 0.0),))
+    with pytest.raises(ManifestError, match="preprocessing"):
+        replace(manifest, preprocessing=PreprocessingInfo(0))
+
+
+def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    build(tmp_path / "a")
+    build(tmp_path / "b")
+    assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
