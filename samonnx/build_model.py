@@ -30,12 +30,15 @@ class BuiltModel:
 def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
     """Call the recipe's factory, apply its pins, load `checkpoint` (or the recipe's own, or seeded weights).
 
-    A module may say which components its keys belong to (`components`: name → key prefixes) and which keys of released files it never
-    reads (`ignored_keys`: globs). Raises SamonnxError for a factory that cannot be called; PinError; WeightsError; CheckpointError.
+    A module may say which components its keys belong to (`components`: name → key prefixes) and which keys of
+    released files it never reads (`ignored_keys`: globs). Raises SamonnxError for a factory that cannot be called;
+    PinError; WeightsError; CheckpointError.
     """
     module = _factory(recipe.model.factory)(**dict(recipe.model.args))
     if not isinstance(module, nn.Module):
-        raise SamonnxError(f"model.factory {recipe.model.factory!r} returned {type(module).__name__}, expected a torch.nn.Module")
+        raise SamonnxError(
+            f"model.factory {recipe.model.factory!r} returned {type(module).__name__}, expected a torch.nn.Module"
+        )
     module.eval().requires_grad_(False)
     pins = apply_pins(module, recipe.pins)
     components = cast(Components, getattr(module, "components", WHOLE_MODEL))

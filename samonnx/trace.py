@@ -1,4 +1,5 @@
-"""Trace: one module and its example inputs → one ONNX graph, named by its ports and by the checkpoint's parameter names."""
+"""Trace: one module and its example inputs → one ONNX graph, named by its ports and by the checkpoint's parameter
+names."""
 
 from __future__ import annotations
 
@@ -47,7 +48,11 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -60,7 +65,9 @@ def _dynamic_shapes(component: Component) -> dict[str, dict[int, torch.export.Di
     symbols = sorted({symbol for axes in component.symbolic.values() for symbol in axes.values()})
     dims = {symbol: torch.export.Dim(symbol, min=1, max=4096) for symbol in symbols}
     return {
-        name: {axis: dims[symbol] for axis, symbol in component.symbolic[name].items()} if name in component.symbolic else None
+        name: {axis: dims[symbol] for axis, symbol in component.symbolic[name].items()}
+        if name in component.symbolic
+        else None
         for name in component.inputs
     }
 
@@ -68,11 +75,15 @@ def _dynamic_shapes(component: Component) -> dict[str, dict[int, torch.export.Di
 def trace(component: Component, names: Mapping[int, str] | None = None) -> TracedComponent:
     """Trace `component.module` (eval mode, no gradients) with torch.export and translate it to ONNX, opset 23.
 
-    `names` maps ids of parameters to the names that their initialisers get (see `parameter_names`); without it they keep the names that
-    they have inside the component. Raises TraceError when control flow depends on a value, or an operator has no translation.
+    `names` maps ids of parameters to the names that their initialisers get (see `parameter_names`); without it they
+    keep the names that they have inside the component. Raises TraceError when control flow depends on a value, or an
+    operator has no translation.
     """
     if both := sorted(set(component.inputs) & set(component.outputs)):
-        raise TraceError(f"component {component.name!r}: {', '.join(both)} name(s) both an input and an output; give the output its own name")
+        raise TraceError(
+            f"component {component.name!r}: {', '.join(both)} is the name of an input and of an output; "
+            "give the output a name of its own"
+        )
     try:
         with _quiet(), torch.no_grad():
             exported = torch.onnx.export(
@@ -116,11 +127,16 @@ def _explain(component: Component, error: Exception) -> str:
     text = "\n".join(str(e) for e in chain)
     lines = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.*)', text)
     own = [entry for entry in lines if "/torch/" not in entry[0]]
-    where = f'{own[-1][0]}:{own[-1][1]} in {own[-1][2]}: "{own[-1][3].strip()}"' if own else "no line of the module is known"
+    where = (
+        f'{own[-1][0]}:{own[-1][1]} in {own[-1][2]}: "{own[-1][3].strip()}"'
+        if own
+        else "no line of the module is known"
+    )
     root = str(chain[-1]).strip().splitlines()
     return (
         f"component {component.name!r} cannot be traced.\n"
         f"  where: {where}\n"
         f"  why:   {root[0] if root else type(chain[-1]).__name__}\n"
-        "  what to do: a value that decides control flow must be a pin of the recipe or be computed without a branch (torch.where)"
+        "  what to do: a value that decides control flow must be a pin of the recipe, or be computed without a branch "
+        "(torch.where)"
     )

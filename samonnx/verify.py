@@ -1,8 +1,8 @@
 """Verify: the structure of a graph, and its numbers against PyTorch, one step of the road at a time.
 
     component   traced graph against its module, on seeded inputs
-    program     each step of a synthetic clip, from the reference's bank, against the eager reference with its dictionaries
-    structure   ONNX checker (full), strict shape inference, domains, dtypes, no unused initialiser
+    program     each step of a synthetic clip, from the reference's bank, against the eager reference with its
+    dictionaries structure   ONNX checker (full), strict shape inference, domains, dtypes, no unused initialiser
 
 Errors are the largest absolute difference over the reference tensor's largest magnitude.
 """
@@ -48,7 +48,8 @@ class Comparison:
 
 
 def compare(what: str, found: Array, expected: Array, tolerance: float) -> Comparison:
-    """Relative to the largest magnitude of `expected`; integers and booleans must be equal; a NaN is an infinite error."""
+    """Relative to the largest magnitude of `expected`; integers and booleans must be equal; a NaN is an infinite
+    error."""
     found, expected = np.asarray(found), np.asarray(expected)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise VerificationError(
@@ -99,23 +100,33 @@ def check_structure(model: ir.Model, name: str, target: str) -> None:
         ir.save(model.clone(), path, external_data="model.data")
         try:
             onnx.checker.check_model(str(path), full_check=True)
-            onnx.shape_inference.infer_shapes_path(str(path), str(Path(folder) / "inferred.onnx"), strict_mode=True, data_prop=True)
+            onnx.shape_inference.infer_shapes_path(
+                str(path), str(Path(folder) / "inferred.onnx"), strict_mode=True, data_prop=True
+            )
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise VerificationError(f"{name} for target {target!r} fails the ONNX checker: {error}") from error
 
 
 def seeded_inputs(component: Component, seed: int = 0) -> dict[str, Tensor]:
-    """Inputs of a component for a comparison: normal floats, small integers, random flags."""
+    """Inputs of a component for a comparison: normal floats (maps smooth over 8 cells, as images and masks are), small
+    integers, random flags."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
     for name, example in component.inputs.items():
         if example.dtype == torch.bool:
             inputs[name] = torch.rand(example.shape, generator=generator) < 0.5
         elif example.is_floating_point():
-            inputs[name] = torch.randn(example.shape, generator=generator)
+            inputs[name] = _smooth_normal(example.shape, generator)
         else:
             inputs[name] = torch.randint(-1, 4, example.shape, generator=generator, dtype=example.dtype)
     return inputs
+
+
+def _smooth_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    if len(shape) != 4 or min(shape[2:]) < 64:
+        return torch.randn(shape, generator=generator)
+    coarse = torch.randn((*shape[:2], shape[2] // 8, shape[3] // 8), generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=tuple(shape[2:]), mode="bilinear", align_corners=False)
 
 
 def verify_component(component: Component, traced: TracedComponent, tolerance: float) -> tuple[Comparison, ...]:

@@ -1,9 +1,10 @@
-"""Verify a `track` program over a clip: every step starts from the reference's own bank and is held against the reference's frame.
+"""Verify a `track` program over a clip: every step starts from the reference's own bank and is held against the
+reference's frame.
 
-Starting each step from the reference keeps one pixel on the edge of the hard threshold (memory of a frame with points is encoded from
-the thresholded mask) from blurring the comparison of every later frame. The memory of such a frame is judged by its mask: the share of
-pixels on the same side of the threshold; the memory encoder itself is compared as a component. The free-running law of equivalence
-is in the tests.
+Starting each step from the reference keeps one pixel on the edge of the hard threshold (memory of a frame with points
+is encoded from the thresholded mask) from blurring the comparison of every later frame. The memory of such a frame is
+judged by its mask: the share of pixels on the same side of the threshold; the memory encoder itself is compared as a
+component. The free-running law of equivalence is in the tests.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ MASK_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class ClipStep:
-    """One frame of the reference clip: the program's inputs (bank included) and what the reference made of them (one object)."""
+    """One frame of the reference clip: the program's inputs (bank included) and what the reference made of them (one
+    object)."""
 
     feeds: Mapping[str, Array]
     record: FrameRecord
     from_points: bool
 
 
-def bank_of_reference(tracker: ReferenceTracker, ports: Mapping[str, Port], frame_index: int, memory: MemorySpec) -> dict[str, Array]:
-    """One object's bank as the graph would hold it before `frame_index`, filled from the reference's dictionaries, rows repeated for
-    all objects of the program."""
+def bank_of_reference(
+    tracker: ReferenceTracker, ports: Mapping[str, Port], frame_index: int, memory: MemorySpec
+) -> dict[str, Array]:
+    """One object's bank as the graph would hold it before `frame_index`, filled from the reference's dictionaries,
+    rows repeated for all objects of the program."""
     bank = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items() if name.startswith("bank.")}
     bank["bank.memory_frame"][:] = -1
     bank["bank.pointer_frame"][:] = -1
@@ -68,8 +72,9 @@ def reference_clip(
         for t in range(frames):
             prompt = prompts.get(t, FramePrompt())
             image = (seeded_frame(t, size)[None] - np.float32(0.5)) / np.float32(0.5)
-            feeds = {name: np.zeros(port.shape, port.dtype) for name, port in by_name.items()}
-            feeds["image"], feeds["frame_index"], feeds["num_frames"] = image, np.int32(t), np.int32(frames)
+            feeds: dict[str, Array] = {name: np.zeros(port.shape, port.dtype) for name, port in by_name.items()}
+            feeds["image"] = image
+            feeds["frame_index"], feeds["num_frames"] = np.array(t, np.int32), np.array(frames, np.int32)
             feeds["point_labels"][:] = -1
             count = len(prompt.labels)
             feeds["point_coords"][:, :count] = prompt.coords.numpy()
@@ -81,8 +86,11 @@ def reference_clip(
     return steps
 
 
-def verify_clip(graphs: Mapping[str, GraphSession], steps: Sequence[ClipStep], tolerance: float) -> tuple[Comparison, ...]:
-    """`graphs`: "track" and perhaps "track@first", which then runs the first step too. One comparison an output, the worst step's."""
+def verify_clip(
+    graphs: Mapping[str, GraphSession], steps: Sequence[ClipStep], tolerance: float
+) -> tuple[Comparison, ...]:
+    """`graphs`: "track" and perhaps "track@first", which then runs the first step too. One comparison an output, the
+    worst step's."""
     worst: dict[str, Comparison] = {}
     for index, step in enumerate(steps):
         for name, graph in graphs.items():
@@ -108,13 +116,16 @@ def _compare_step(found: Mapping[str, Array], step: ClipStep, tolerance: float) 
     }
     rows = len(found["mask_choice"])
     comparisons = [
-        compare(name, found[name], np.repeat(tensor.numpy(), rows, axis=0), tolerance) for name, tensor in expected.items()
+        compare(name, found[name], np.repeat(tensor.numpy(), rows, axis=0), tolerance)
+        for name, tensor in expected.items()
     ]
     slot = found["next_bank.memory_frame"] == t
     pointer_slot = found["next_bank.pointer_frame"] == t
     comparisons.append(compare("frames written", slot.sum(1), np.ones(rows, dtype=slot.sum(1).dtype), 0.0))
     pointers = found["next_bank.pointer"][pointer_slot]
-    comparisons.append(compare("next_bank.pointer", pointers, np.repeat(output.pointer.numpy(), rows, axis=0), tolerance))
+    comparisons.append(
+        compare("next_bank.pointer", pointers, np.repeat(output.pointer.numpy(), rows, axis=0), tolerance)
+    )
     if step.from_points:
         share = float(np.mean((found["masks"] > 0) != (output.masks.numpy() > 0)))
         comparisons.append(Comparison("thresholded masks, share of pixels that differ", share, MASK_SHARE))

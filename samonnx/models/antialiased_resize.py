@@ -1,7 +1,7 @@
 """Bilinear resize with antialiasing, as two constant matrices: exact, and made of operators that every engine has.
 
-The filter is PyTorch's `interpolate(mode="bilinear", antialias=True, align_corners=False)` (after Pillow's): a triangle as wide as
-the scale, cut at the border and normalised. Enlarging, it is the plain bilinear resize.
+The filter is PyTorch's `interpolate(mode="bilinear", antialias=True, align_corners=False)` (after Pillow's): a
+triangle as wide as the scale, cut at the border and normalised. Enlarging, it is the plain bilinear resize.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["antialiased_resize", "resize_matrix"]
+
+MATRIX_SIZE = 512
+"""Maps up to this side are enlarged by matrices too: cheap there, and free of the 1e-5 cells by which engines place
+samples that they compute in float32."""
 
 
 @lru_cache(maxsize=64)
@@ -38,7 +42,7 @@ def resize_matrix(inputs: int, outputs: int) -> Tensor:
 
 def antialiased_resize(x: Tensor, size: int) -> Tensor:
     """Square maps f32 [B, C, n, n] → f32 [B, C, size, size]."""
-    if x.shape[-1] <= size:
+    if x.shape[-1] <= size and size > MATRIX_SIZE:
         return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
     matrix = resize_matrix(int(x.shape[-1]), size)
     return matrix @ x @ matrix.T

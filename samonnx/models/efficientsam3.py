@@ -63,11 +63,13 @@ def build(
 ) -> EfficientSAM3:
     """Build the module (weights as torch initialises them), in eval mode.
 
-    `backbone`: a key of `REPVIT_SIZES`; `image_size`: pixels, a multiple of 28; the widths scale the architecture down for tests.
-    Raises SamonnxError for an unknown backbone or sizes that do not fit.
+    `backbone`: a key of `REPVIT_SIZES`; `image_size`: pixels, a multiple of 28; the widths scale the architecture
+    down for tests. Raises SamonnxError for an unknown backbone or sizes that do not fit.
     """
     if backbone not in REPVIT_SIZES:
-        raise SamonnxError(f"model.args.backbone: unknown backbone {backbone!r}; known: {', '.join(sorted(REPVIT_SIZES))}")
+        raise SamonnxError(
+            f"model.args.backbone: unknown backbone {backbone!r}; known: {', '.join(sorted(REPVIT_SIZES))}"
+        )
     sizes = TrackerSizes(image_size=image_size, hidden_dim=hidden_dim, memory_dim=memory_dim, ffn_dim=ffn_dim)
     trunk = RepViTTrunk(REPVIT_SIZES[backbone], trunk_dim, sizes.grid)
     return EfficientSAM3(VisionBackbone(trunk, trunk_dim, hidden_dim), Tracker(sizes)).eval()

@@ -16,7 +16,8 @@ PYRAMID_SCALES: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
 
 
 def pyramid_level(scale: float, trunk_channels: int, channels: int) -> nn.Sequential:
-    """The layers of one level: up- or downsampling from the trunk map, then a 1x1 and a 3x3 convolution to `channels`."""
+    """The layers of one level: up- or downsampling from the trunk map, then a 1x1 and a 3x3 convolution to
+    `channels`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     width = trunk_channels
     if scale == 4.0:
@@ -37,8 +38,8 @@ def pyramid_level(scale: float, trunk_channels: int, channels: int) -> nn.Sequen
 class VisionBackbone(nn.Module):
     """Trunk and the tracker's neck: image f32 [1, 3, S, S] → three maps f32 [1, channels, s·grid, s·grid], s = 4, 2, 1.
 
-    The fourth level (0.5x) is in released files and is dropped by upstream after computing it (`scalp=1`); its parameters
-    are kept here so that a file loads whole, and it is never computed.
+    The fourth level (0.5x) is in released files and is dropped by upstream after computing it (`scalp=1`); its
+    parameters are kept here so that a file loads whole, and it is never computed.
     """
 
     def __init__(self, trunk: nn.Module, trunk_channels: int, channels: int) -> None:

@@ -43,7 +43,8 @@ class MLP(nn.Module):
 
 
 class ProjectedAttention(nn.Module):
-    """Multi-head attention with separate projections (`q_proj`, `k_proj`, `v_proj`, `out_proj`), of inner width `inner`."""
+    """Multi-head attention with separate projections (`q_proj`, `k_proj`, `v_proj`, `out_proj`), of inner width
+    `inner`."""
 
     def __init__(self, width: int, heads: int, inner: int | None = None, key_width: int | None = None) -> None:
         super().__init__()
@@ -57,7 +58,8 @@ class ProjectedAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[B, tokens, heads · d] → [B, heads, tokens, d]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of split heads, merged and projected: [B, heads, tokens, d] → [B, tokens, width]."""
@@ -71,5 +73,8 @@ class ProjectedAttention(nn.Module):
             # ONNX Runtime's Attention takes a mask for every query and broadcasts only its batch and heads.
             key_mask = key_mask.expand(-1, -1, q.shape[1], -1)
         return self.attend(
-            self.split_heads(self.q_proj(q)), self.split_heads(self.k_proj(k)), self.split_heads(self.v_proj(v)), key_mask
+            self.split_heads(self.q_proj(q)),
+            self.split_heads(self.k_proj(k)),
+            self.split_heads(self.v_proj(v)),
+            key_mask,
         )

@@ -1,4 +1,5 @@
-"""Mask decoder of SAM 2 and SAM 3: four mask candidates with predicted IoUs, an object score, and which candidate is taken.
+"""Mask decoder of SAM 2 and SAM 3: four mask candidates with predicted IoUs, an object score, and which candidate is
+taken.
 
 Ravi et al., "SAM 2" (2024); upstream `sam/mask_decoder.py`.
 """
@@ -24,8 +25,8 @@ STABILITY_THRESHOLD = 0.98
 
 @dataclass(frozen=True)
 class DecodedMasks:
-    """`logits` f32 [O, 4, 4h, 4w] (0 is the single mask, 1…3 the candidates), `ious` f32 [O, 4] in 0…1, `tokens` f32 [O, 4, C],
-    `object_score` f32 [O, 1] (logit)."""
+    """`logits` f32 [O, 4, 4h, 4w] (0 is the single mask, 1…3 the candidates), `ious` f32 [O, 4] in 0…1, `tokens` f32
+    [O, 4, C], `object_score` f32 [O, 1] (logit)."""
 
     logits: Tensor
     ious: Tensor
@@ -35,8 +36,8 @@ class DecodedMasks:
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """The mask taken: `logits` f32 [O, 1, 4h, 4w], its `iou` f32 [O, 1], the `token` f32 [O, C] that makes the object pointer, and
-    `index` i32 [O] of the candidate (0…2; -1 for the single mask)."""
+    """The mask taken: `logits` f32 [O, 1, 4h, 4w], its `iou` f32 [O, 1], the `token` f32 [O, C] that makes the object
+    pointer, and `index` i32 [O] of the candidate (0…2; -1 for the single mask)."""
 
     logits: Tensor
     iou: Tensor
@@ -49,7 +50,9 @@ class MaskDecoder(nn.Module):
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint("stability_fallback", (True, False), "an unstable single mask is replaced by the best candidate"),
-        BranchPoint("pointer_from_chosen_mask", (True, False), "with candidates, the pointer comes from the chosen one's token"),
+        BranchPoint(
+            "pointer_from_chosen_mask", (True, False), "with candidates, the pointer comes from the chosen one's token"
+        ),
     )
 
     def __init__(self, channels: int, hidden: int, heads: int = 8) -> None:
@@ -82,8 +85,9 @@ class MaskDecoder(nn.Module):
         high_res_0: Tensor,
         high_res_1: Tensor,
     ) -> DecodedMasks:
-        """image f32 [O, C, h, w]; image_position f32 [1, C, h, w]; sparse f32 [O, T, C]; sparse_valid bool [O, T] or None (all count);
-        dense f32 [O or 1, C, h or 1, w or 1]; high_res_0 f32 [1, C/8, 4h, 4w]; high_res_1 f32 [1, C/4, 2h, 2w]."""
+        """image f32 [O, C, h, w]; image_position f32 [1, C, h, w]; sparse f32 [O, T, C]; sparse_valid bool [O, T] or
+        None (all count); dense f32 [O or 1, C, h or 1, w or 1]; high_res_0 f32 [1, C/8, 4h, 4w]; high_res_1 f32 [1,
+        C/4, 2h, 2w]."""
         objects = sparse.shape[0]
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
         tokens = torch.cat((own[None].expand(objects, -1, -1), sparse), dim=1)
@@ -104,11 +108,14 @@ class MaskDecoder(nn.Module):
         mask_tokens = tokens[:, 2:6]
         weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         logits = (weights @ upscaled.flatten(2)).unflatten(2, (4 * height, 4 * width))
-        return DecodedMasks(logits, self.iou_prediction_head(tokens[:, 1]), mask_tokens, self.pred_obj_score_head(tokens[:, 0]))
+        return DecodedMasks(
+            logits, self.iou_prediction_head(tokens[:, 1]), mask_tokens, self.pred_obj_score_head(tokens[:, 0])
+        )
 
     def choose(self, decoded: DecodedMasks, multimask: Tensor) -> MaskChoice:
-        """`multimask` bool [O]: take the candidate with the largest IoU (first on ties); else the single mask, or, where its
-        stability |logit > 0.05| / |logit > -0.05| is under 0.98, the best candidate after all, with the single mask's token."""
+        """`multimask` bool [O]: take the candidate with the largest IoU (first on ties); else the single mask, or,
+        where its stability |logit > 0.05| / |logit > -0.05| is under 0.98, the best candidate after all, with the
+        single mask's token."""
         best = decoded.ious[:, 1:].argmax(1)
         row = torch.arange(4)[None] == best[:, None] + 1  # bool [O, 4]: exactly one true
         best_logits = torch.where(row[:, :, None, None], decoded.logits, 0.0).sum(1, keepdim=True)

@@ -52,8 +52,12 @@ class MemoryAttentionLayer(nn.Module):
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint("pre_norm", (True, False), "norms before each part; false: after the residual sum"),
-        BranchPoint("position_at_self_attention", (True, False), "sine position added to queries and keys of self-attention"),
-        BranchPoint("position_at_cross_attention_queries", (True, False), "sine position added to the queries to the memory"),
+        BranchPoint(
+            "position_at_self_attention", (True, False), "sine position added to queries and keys of self-attention"
+        ),
+        BranchPoint(
+            "position_at_cross_attention_queries", (True, False), "sine position added to the queries to the memory"
+        ),
         BranchPoint("position_at_cross_attention_keys", (True, False), "memory positions added to the memory's keys"),
     )
 
@@ -103,7 +107,9 @@ class _Encoder(nn.Module):
     """The level `transformer.encoder` in the checkpoint's names."""
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
-        BranchPoint("position_at_input", (True, False), "0.1 x sine position added to the frame's features at the input"),
+        BranchPoint(
+            "position_at_input", (True, False), "0.1 x sine position added to the frame's features at the input"
+        ),
     )
 
     def __init__(self, width: int, memory_width: int, hidden: int, depth: int) -> None:
@@ -140,4 +146,5 @@ class MemoryAttention(nn.Module):
         for layer in self.encoder.layers:
             x = layer(x, self.position, memory, memory_position, pointer, pointer_position, (self.cosine, self.sine))
         x = self.encoder.norm(x)
-        return x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        conditioned: Tensor = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return conditioned

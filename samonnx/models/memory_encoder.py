@@ -19,10 +19,13 @@ __all__ = ["MemoryEncoder"]
 
 
 class MaskDownsampler(nn.Module):
-    """Mask values f32 [O, 1, n, n] → f32 [O, D, grid, grid]: four 3x3 convolutions of stride 2, each with norm and GELU, then 1x1."""
+    """Mask values f32 [O, 1, n, n] → f32 [O, D, grid, grid]: four 3x3 convolutions of stride 2, each with norm and
+    GELU, then 1x1."""
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
-        BranchPoint("resize_to_16x_grid", (True, False), "bring the mask to 16 x grid first; false: it already has that size"),
+        BranchPoint(
+            "resize_to_16x_grid", (True, False), "bring the mask to 16 x grid first; false: it already has that size"
+        ),
     )
 
     def __init__(self, channels: int, grid: int, final_width: int = 256) -> None:
@@ -56,7 +59,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y: Tensor = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
         return x + y.permute(0, 3, 1, 2)
 
@@ -73,7 +76,8 @@ class _Fuser(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """features f32 [1, D, h, w] (never conditioned on memory), mask values f32 [O, 1, S, S] → memory f32 [O, C, h, w]."""
+    """features f32 [1, D, h, w] (never conditioned on memory), mask values f32 [O, 1, S, S] → memory f32 [O, C, h,
+    w]."""
 
     def __init__(self, width: int, memory_width: int, grid: int, depth: int = 2) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ __all__ = ["axial_rotary_table", "rotate_pairs", "sine_1d", "sine_map"]
 def sine_map(channels: int, height: int, width: int) -> Tensor:
     """Sine position encoding of a grid, f32 [channels, height, width]: the first half encodes y, the second x.
 
-    Positions 1…n are divided by n + 1e-6 and multiplied by 2 pi; even features are sines and odd ones cosines of the position over
-    10000^(2 (i // 2) / half) (upstream `model/position_encoding.py`, after DETR).
+    Positions 1…n are divided by n + 1e-6 and multiplied by 2 pi; even features are sines and odd ones cosines of the
+    position over 10000^(2 (i // 2) / half) (upstream `model/position_encoding.py`, after DETR).
     """
     half = channels // 2
     exponent = 2 * torch.div(torch.arange(half, dtype=torch.float32), 2, rounding_mode="floor") / half
@@ -44,7 +44,8 @@ def sine_1d(position: Tensor, channels: int) -> Tensor:
 def axial_rotary_table(channels: int, height: int, width: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the axial rotary embedding, each f32 [height · width, channels // 2], row-major.
 
-    The first half of the pairs turns with x, the second with y, at frequencies theta^(-4 i / channels); positions start at 0.
+    The first half of the pairs turns with x, the second with y, at frequencies theta^(-4 i / channels); positions
+    start at 0.
     """
     frequency = 1.0 / theta ** (torch.arange(0, channels, 4, dtype=torch.float32) / channels)
     index = torch.arange(height * width, dtype=torch.float32)
@@ -55,7 +56,8 @@ def axial_rotary_table(channels: int, height: int, width: int, theta: float = 10
 
 
 def rotate_pairs(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn adjacent channel pairs (2i, 2i+1) of x […, tokens, channels] by the table's angles [tokens, channels // 2]."""
+    """Turn adjacent channel pairs (2i, 2i+1) of x […, tokens, channels] by the table's angles [tokens, channels //
+    2]."""
     pairs = x.unflatten(-1, (-1, 2))
     real, imaginary = pairs[..., 0], pairs[..., 1]
     turned = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)

@@ -6,7 +6,7 @@ Kirillov et al., "Segment Anything" (ICCV 2023); upstream `sam/prompt_encoder.py
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,9 @@ class PromptEncoder(nn.Module):
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint(
-            "pad_with_empty_point", (True, False), "append one empty point to the points, as when no box is passed apart"
+            "pad_with_empty_point",
+            (True, False),
+            "append one empty point to the points, as when no box is passed apart",
         ),
     )
 
@@ -63,30 +65,33 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, channels)
 
     def dense_position(self) -> Tensor:
-        """Position encoding of the image embedding, f32 [1, channels, grid, grid]; cell (i, j) is at ((j, i) + 0.5) / grid."""
+        """Position encoding of the image embedding, f32 [1, channels, grid, grid]; cell (i, j) is at ((j, i) + 0.5) /
+        grid."""
         centre = (torch.arange(self.grid, dtype=torch.float32) + 0.5) / self.grid
         y, x = torch.meshgrid(centre, centre, indexing="ij")
         position: Tensor = self.pe_layer(torch.stack((x, y), dim=-1))
         return position.permute(2, 0, 1)[None]
 
     def point_tokens(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """coords f32 [O, K, 2] in pixels (x, y), labels i32 [O, K] (-1 empty, 0 negative, 1 positive, 2/3 corners) → f32 [O, K, channels].
+        """coords f32 [O, K, 2] in pixels (x, y), labels i32 [O, K] (-1 empty, 0 negative, 1 positive, 2/3 corners) →
+        f32 [O, K, channels].
 
         An empty point is `not_a_point_embed` alone.
         """
         position = self.pe_layer((coords + 0.5) / self.image_size)
         position = torch.where((labels < 0)[..., None], self.not_a_point_embed.weight[0], position)
         for label, embedding in enumerate(self.point_embeddings):
-            weight = embedding.weight[0]  # type: ignore[union-attr, index]  # nn.ModuleList is untyped
+            weight = cast(nn.Embedding, embedding).weight[0]
             position = position + torch.where((labels == label)[..., None], weight, torch.zeros_like(weight))
         return position
 
     def padded_point_tokens(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of K places of which any may be empty, and which tokens count: f32 [O, T, channels], bool [O, T].
 
-        The original makes one token a point, or one empty point where there is none, and then appends the padding point.
-        Here the K places come first, then that empty point (it counts only without points), then the padding point.
-        The sequence is a set to the decoder (tokens carry no order), so masking the places out gives the original's numbers.
+        The original makes one token a point, or one empty point where there is none, and then appends the padding
+        point. Here the K places come first, then that empty point (it counts only without points), then the padding
+        point. The sequence is a set to the decoder (tokens carry no order), so masking the places out gives the
+        original's numbers.
         """
         used = labels >= 0
         coords = torch.where(used[..., None], coords, torch.zeros_like(coords))
@@ -99,7 +104,8 @@ class PromptEncoder(nn.Module):
         return torch.cat(tokens, dim=1), torch.cat(valid, dim=1)
 
     def mask_map(self, mask: Tensor) -> Tensor:
-        """Mask logits or values f32 [O, 1, n, n] → dense map f32 [O, channels, grid, grid]; resized to 4 · grid first if n differs."""
+        """Mask logits or values f32 [O, 1, n, n] → dense map f32 [O, channels, grid, grid]; resized to 4 · grid first
+        if n differs."""
         dense: Tensor = self.mask_downscaling(antialiased_resize(mask, 4 * self.grid))
         return dense
 

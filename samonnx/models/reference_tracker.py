@@ -1,7 +1,8 @@
-"""The eager reference: tracking with Python dictionaries, as the original keeps them. The truth for the law of equivalence.
+"""The eager reference: tracking with Python dictionaries, as the original keeps them. The truth for the law of
+equivalence.
 
-It runs the modules of `samonnx.models.sam3_tracker` with exactly the tokens that exist (no padding, no masks) and Python branches.
-Upstream: `track_step` and `_prepare_memory_conditioned_features` (`model/sam3_tracker_base.py`).
+It runs the modules of `samonnx.models.sam3_tracker` with exactly the tokens that exist (no padding, no masks) and
+Python branches. Upstream: `track_step` and `_prepare_memory_conditioned_features` (`model/sam3_tracker_base.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from torch import Tensor
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.sam3_tracker import FrameOutput
 
-__all__ = ["FramePrompt", "FrameRecord", "ImageFeatures", "ReferenceTracker", "closest_conditioning_frames", "encode_image"]
+__all__ = [
+    "FramePrompt",
+    "FrameRecord",
+    "ImageFeatures",
+    "ReferenceTracker",
+    "closest_conditioning_frames",
+    "encode_image",
+]
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ def encode_image(model: EfficientSAM3, image: Tensor) -> ImageFeatures:
 
 @dataclass(frozen=True)
 class FramePrompt:
-    """What one object is given on one frame. `coords` f32 [k, 2] in S x S pixels, `labels` i32 [k]; `mask` f32 [S, S] of 0 and 1;
-    `prev_logits` f32 [4h, 4w], earlier logits of this frame that go with a correction click."""
+    """What one object is given on one frame. `coords` f32 [k, 2] in S x S pixels, `labels` i32 [k]; `mask` f32 [S, S]
+    of 0 and 1; `prev_logits` f32 [4h, 4w], earlier logits of this frame that go with a correction click."""
 
     coords: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int32))
@@ -73,12 +81,15 @@ def closest_conditioning_frames(frame_index: int, frames: list[int], limit: int)
 
 
 class ReferenceTracker:
-    """One object's tracker. `conditioning_limit` conditioning frames, `recent_frames` frames back, `num_frames` of the clip (0 unknown).
+    """One object's tracker. `conditioning_limit` conditioning frames, `recent_frames` frames back, `num_frames` of
+    the clip (0 unknown).
 
     `conditioning` and `others` map frame indices to records and grow without bound.
     """
 
-    def __init__(self, model: EfficientSAM3, conditioning_limit: int, recent_frames: int, num_frames: int, max_pointers: int = 16) -> None:
+    def __init__(
+        self, model: EfficientSAM3, conditioning_limit: int, recent_frames: int, num_frames: int, max_pointers: int = 16
+    ) -> None:
         self.model = model
         self.tracker = model.tracker
         self.conditioning_limit = conditioning_limit
@@ -96,7 +107,8 @@ class ReferenceTracker:
         return chosen, recent
 
     def pointer_frames(self, frame_index: int) -> list[int]:
-        """Frames whose pointer this frame attends: conditioning ones that are not later, then recent ones, nearest first."""
+        """Frames whose pointer this frame attends: conditioning ones that are not later, then recent ones, nearest
+        first."""
         chosen, _ = self.memory_frames(frame_index)
         available = set(self.others) | (set(self.conditioning) - set(chosen))
         window = min(self.num_frames or self.max_pointers, self.max_pointers) - 1
@@ -123,7 +135,9 @@ class ReferenceTracker:
         position = self.tracker.pointer_position(distance, torch.tensor(window))
         return memory, self.tracker.memory_position(age)[None], self.tracker.pointer_tokens(pointer), position
 
-    def step(self, frame_index: int, image: ImageFeatures, prompt: FramePrompt | None = None, attend_memory: bool = True) -> FrameRecord:
+    def step(
+        self, frame_index: int, image: ImageFeatures, prompt: FramePrompt | None = None, attend_memory: bool = True
+    ) -> FrameRecord:
         """Track one frame and remember it. The first frame must carry a prompt."""
         prompt = prompt or FramePrompt()
         conditioned = None
@@ -167,7 +181,11 @@ class ReferenceTracker:
 
 
 def run_clip(
-    model: EfficientSAM3, images: list[Tensor], prompts: Mapping[int, FramePrompt], conditioning_limit: int, recent_frames: int
+    model: EfficientSAM3,
+    images: list[Tensor],
+    prompts: Mapping[int, FramePrompt],
+    conditioning_limit: int,
+    recent_frames: int,
 ) -> list[FrameRecord]:
     """Track one object through a whole clip (images f32 [1, 3, S, S] each), prompts by frame index."""
     tracker = ReferenceTracker(model, conditioning_limit, recent_frames, num_frames=len(images))

@@ -1,7 +1,7 @@
 """RepViT trunk with the projection head that EfficientSAM3 puts behind it.
 
-Architecture: Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective" (CVPR 2024); the figures of each size and the head
-are those of upstream's `backbones/repvit.py` and `model_builder.py` (`ImageStudentEncoder`).
+Architecture: Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective" (CVPR 2024); the figures of each size
+and the head are those of upstream's `backbones/repvit.py` and `model_builder.py` (`ImageStudentEncoder`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -163,11 +162,14 @@ class _ProjectedBackbone(nn.Module):
 class RepViTTrunk(nn.Module):
     """Image f32 [1, 3, S, S], normalised to about -1…1 → trunk map f32 [1, channels, grid, grid].
 
-    The trunk's stride is 32 and the grid's 14, so the head's map is enlarged bilinearly (half-pixel centres) to the grid.
+    The trunk's stride is 32 and the grid's 14, so the head's map is enlarged bilinearly (half-pixel centres) to the
+    grid.
     """
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
-        BranchPoint("resize_to_grid", (True, False), "enlarge the head's map to the grid; false: it already has that size"),
+        BranchPoint(
+            "resize_to_grid", (True, False), "enlarge the head's map to the grid; false: it already has that size"
+        ),
     )
 
     def __init__(self, size: RepViTSize, channels: int, grid: int) -> None:

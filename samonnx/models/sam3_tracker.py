@@ -1,8 +1,8 @@
 """The tracker of SAM 3: what happens to one frame between its features and its masks, pointer and memory.
 
-Ravi et al., "SAM 2" (2024); upstream `model/sam3_tracker_base.py`. The parts here are free of state: which memories are attended is
-given. `samonnx.programs.track` composes them without branches over a padded bank; `samonnx.models.reference_tracker` composes the
-same parts with Python dictionaries, as the original does.
+Ravi et al., "SAM 2" (2024); upstream `model/sam3_tracker_base.py`. The parts here are free of state: which memories
+are attended is given. `samonnx.programs.track` composes them without branches over a padded bank;
+`samonnx.models.reference_tracker` composes the same parts with Python dictionaries, as the original does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class TrackerSizes:
     def __post_init__(self) -> None:
         if self.image_size % (2 * self.stride):
             raise SamonnxError(
-                f"image_size {self.image_size}: expected a multiple of {2 * self.stride} (patches of {self.stride} pixels, an even grid)"
+                f"image_size {self.image_size}: expected a multiple of {2 * self.stride} "
+                f"(patches of {self.stride} pixels, an even grid)"
             )
         if self.hidden_dim % self.memory_dim:
             raise SamonnxError(f"hidden_dim {self.hidden_dim} is not a multiple of memory_dim {self.memory_dim}")
@@ -58,8 +59,9 @@ class TrackerSizes:
 
 @dataclass(frozen=True)
 class FrameOutput:
-    """What a frame yields for each object: masks as logits, f32 [O, 1, 4h, 4w] and [O, 1, S, S]; `ious` f32 [O, 3] of the candidates,
-    `iou` f32 [O, 1] of the mask taken, `mask_choice` i32 [O]; `object_score` f32 [O, 1]; `pointer` f32 [O, D]."""
+    """What a frame yields for each object: masks as logits, f32 [O, 1, 4h, 4w] and [O, 1, S, S]; `ious` f32 [O, 3] of
+    the candidates, `iou` f32 [O, 1] of the mask taken, `mask_choice` i32 [O]; `object_score` f32 [O, 1]; `pointer`
+    f32 [O, D]."""
 
     low_res_masks: Tensor
     masks: Tensor
@@ -70,17 +72,29 @@ class FrameOutput:
     pointer: Tensor
 
 
-
 class Tracker(nn.Module):
-    """Parameters and the stateless parts of a tracking step. Shapes as in `docs` of the bank contract: O objects, D hidden, C memory width."""
+    """Parameters and the stateless parts of a tracking step. Shapes as in `docs` of the bank contract: O objects, D
+    hidden, C memory width."""
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint("multimask_min_points", (0, 1, 2), "fewest points at which three candidates are made"),
         BranchPoint("multimask_max_points", (0, 1, 2, 3, 4), "most points at which three candidates are made"),
         BranchPoint("multimask_for_tracking", (True, False), "candidates also on frames that attend memory"),
-        BranchPoint("binarize_mask_from_points", (True, False), "memory of a frame with points is encoded from the thresholded mask"),
-        BranchPoint("non_overlap_masks_for_memory", (False, True), "before encoding, a pixel belongs to one object only"),
+        BranchPoint(
+            "binarize_mask_from_points",
+            (True, False),
+            "memory of a frame with points is encoded from the thresholded mask",
+        ),
+        BranchPoint(
+            "non_overlap_masks_for_memory", (False, True), "before encoding, a pixel belongs to one object only"
+        ),
     )
+
+    multimask_min_points: int
+    multimask_max_points: int
+    multimask_for_tracking: bool
+    binarize_mask_from_points: bool
+    non_overlap_masks_for_memory: bool
 
     def __init__(self, sizes: TrackerSizes) -> None:
         super().__init__()
@@ -89,7 +103,9 @@ class Tracker(nn.Module):
         width, memory = sizes.hidden_dim, sizes.memory_dim
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(sizes.memory_frames, 1, 1, memory))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
-        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in released files; upstream never reads it either
+        self.no_mem_pos_enc = nn.Parameter(
+            torch.zeros(1, 1, width)
+        )  # in released files; upstream never reads it either
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
         self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory))
         self.mask_downsample = nn.Conv2d(1, 1, 4, stride=4)
@@ -103,11 +119,12 @@ class Tracker(nn.Module):
     # Memory as attention sees it
 
     def memory_position(self, age: Tensor) -> Tensor:
-        """age i64 […]: row of the temporal table (0 the previous frame, 1 the one before, …; the last row: conditioning frames)
-        → position of a memory map's cells, f32 […, h·w, C]."""
+        """age i64 […]: row of the temporal table (0 the previous frame, 1 the one before, …; the last row:
+        conditioning frames) → position of a memory map's cells, f32 […, h·w, C]."""
         grid = self.sizes.grid
         spatial = sine_map(self.sizes.memory_dim, grid, grid).flatten(1).T
-        return self.maskmem_tpos_enc[:, 0, 0][age][..., None, :] + spatial
+        temporal: Tensor = self.maskmem_tpos_enc[:, 0, 0][age][..., None, :]
+        return temporal + spatial
 
     def pointer_window(self, num_frames: Tensor) -> Tensor:
         """num_frames i32 [] (0: unknown) → i32 []: how many frames back pointers are attended."""
@@ -116,10 +133,12 @@ class Tracker(nn.Module):
 
     def pointer_tokens(self, pointer: Tensor) -> Tensor:
         """f32 [O, P, D] → f32 [O, (D / C)·P, C]: each pointer is cut into consecutive tokens."""
-        return pointer.unflatten(2, (-1, self.sizes.memory_dim)).flatten(1, 2)
+        tokens: Tensor = pointer.unflatten(2, (-1, self.sizes.memory_dim)).flatten(1, 2)
+        return tokens
 
     def pointer_position(self, distance: Tensor, window: Tensor) -> Tensor:
-        """distance i32 [O, P] in frames, window i32 [] → f32 [O, (D / C)·P, C]; the distance is divided by max(window, 1)."""
+        """distance i32 [O, P] in frames, window i32 [] → f32 [O, (D / C)·P, C]; the distance is divided by
+        max(window, 1)."""
         relative = distance.to(torch.float32) / window.clamp(min=1).to(torch.float32)
         position: Tensor = self.obj_ptr_tpos_proj(sine_1d(relative, self.sizes.hidden_dim))
         parts = self.sizes.hidden_dim // self.sizes.memory_dim
@@ -127,7 +146,8 @@ class Tracker(nn.Module):
 
     def without_memory(self, features: Tensor) -> Tensor:
         """f32 [1, D, h, w] → the same shape: features of a frame that attends no memory."""
-        return features + self.no_mem_embed[0, 0, :, None, None]
+        embedding: Tensor = self.no_mem_embed[0, 0, :, None, None]
+        return features + embedding
 
     # Masks
 
@@ -141,7 +161,8 @@ class Tracker(nn.Module):
         return candidates if self.multimask_for_tracking else candidates & ~attends_memory
 
     def output(self, decoded: DecodedMasks, candidates: Tensor) -> FrameOutput:
-        """The decoder's masks → a frame's output; an absent object (score <= 0) gets -1024 everywhere and the pointer `no_obj_ptr`."""
+        """The decoder's masks → a frame's output; an absent object (score <= 0) gets -1024 everywhere and the pointer
+        `no_obj_ptr`."""
         choice = self.sam_mask_decoder.choose(decoded, candidates)
         present = decoded.object_score > 0
         low_res = torch.where(present[..., None, None], choice.logits, ABSENT_LOGIT)
@@ -153,7 +174,8 @@ class Tracker(nn.Module):
     def output_of_mask_prompt(self, mask_prompt: Tensor, decoded: FrameOutput) -> FrameOutput:
         """A mask given as prompt is itself the output (logits -10 and 10, IoU 1); only the pointer is `decoded`'s.
 
-        An empty mask means an absent object: score -10, pointer `no_obj_ptr`. `mask_choice` is -1; `ious` stay the decoder's.
+        An empty mask means an absent object: score -10, pointer `no_obj_ptr`. `mask_choice` is -1; `ious` stay the
+        decoder's.
         """
         masks = mask_prompt * MASK_SCALE + MASK_BIAS
         low_res = antialiased_resize(masks, 4 * self.sizes.grid)
@@ -166,7 +188,8 @@ class Tracker(nn.Module):
     # Memory of this frame
 
     def encode_memory(self, features: Tensor, masks: Tensor, object_score: Tensor, from_points: Tensor) -> Tensor:
-        """features f32 [1, D, h, w], masks f32 [O, 1, S, S] (logits), object_score f32 [O, 1], from_points bool [O] → f32 [O, C, h, w]."""
+        """features f32 [1, D, h, w], masks f32 [O, 1, S, S] (logits), object_score f32 [O, 1], from_points bool [O] →
+        f32 [O, C, h, w]."""
         if self.non_overlap_masks_for_memory:
             masks = torch.where(masks == masks.amax(0, keepdim=True), masks, masks.clamp(max=MASK_BIAS))
         values = masks.sigmoid()

@@ -25,8 +25,8 @@ class _MLPBlock(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Self-attention of tokens, tokens to image, MLP, image to tokens; post-norm. The first block's self-attention has neither
-    position nor residual."""
+    """Self-attention of tokens, tokens to image, MLP, image to tokens; post-norm. The first block's self-attention
+    has neither position nor residual."""
 
     def __init__(self, width: int, heads: int, hidden: int, first: bool) -> None:
         super().__init__()

@@ -13,7 +13,8 @@ __all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "Wire
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "bool"); `range` says which values make sense."""
+    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "bool"); `range` says which
+    values make sense."""
 
     name: str
     dtype: str
@@ -24,7 +25,8 @@ class Port:
 
 @dataclass(frozen=True)
 class BankTensor:
-    """One tensor of the bank: it enters as `bank.<name>` and leaves as `next_bank.<name>`; `empty` fills it in an empty bank."""
+    """One tensor of the bank: it enters as `bank.<name>` and leaves as `next_bank.<name>`; `empty` fills it in an
+    empty bank."""
 
     name: str
     empty: float | int | bool
@@ -40,10 +42,12 @@ class BankTensor:
 
 @dataclass(frozen=True)
 class Component:
-    """A module to trace. `inputs` are named example tensors in the order of its forward arguments; `outputs` name what it returns.
+    """A module to trace. `inputs` are named example tensors in the order of its forward arguments; `outputs` name
+    what it returns.
 
-    `symbolic` names the dimensions that stay symbolic in the trace: input name → {axis: symbol}. `bindings` and `validity` say how
-    `unroll_memory` binds them afterwards: symbol → size, symbol → name of the bool input [O, size] that says what is filled.
+    `symbolic` names the dimensions that stay symbolic in the trace: input name → {axis: symbol}. `bindings` and
+    `validity` say how `unroll_memory` binds them afterwards: symbol → size, symbol → name of the bool input [O, size]
+    that says what is filled.
     """
 
     name: str
@@ -65,7 +69,8 @@ class Wire:
 
 @dataclass(frozen=True)
 class Specialisation:
-    """`name` is the program with some inputs pinned to constants (a fill value each); inputs that nothing reads then are dropped."""
+    """`name` is the program with some inputs pinned to constants (a fill value each); inputs that nothing reads then
+    are dropped."""
 
     name: str
     pinned: Mapping[str, float | int | bool]
@@ -74,7 +79,8 @@ class Specialisation:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph to be linked. `pinned` inputs are removed from it by partial evaluation; `specialisations` are further graphs of it."""
+    """A graph to be linked. `pinned` inputs are removed from it by partial evaluation; `specialisations` are further
+    graphs of it."""
 
     name: str
     inputs: tuple[Port, ...]

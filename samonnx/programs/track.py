@@ -1,4 +1,5 @@
-"""The `track` program: one tracking step; image, prompts and bank in, masks, scores and the next bank out (DESIGN, bank contract)."""
+"""The `track` program: one tracking step; image, prompts and bank in, masks, scores and the next bank out (DESIGN,
+bank contract)."""
 
 from __future__ import annotations
 
@@ -59,28 +60,65 @@ def _ports(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> tuple[t
 
     def bank(prefix: str) -> list[Port]:
         return [
-            Port(f"{prefix}.{t.name}", bank_dtypes.get(t.name, flag), shapes[t.name], *BANK_MEANINGS[t.name]) for t in BANK
+            Port(f"{prefix}.{t.name}", bank_dtypes.get(t.name, flag), shapes[t.name], *BANK_MEANINGS[t.name])
+            for t in BANK
         ]
 
     inputs = [
-        Port("image", f32, (1, 3, s, s), "frame, RGB, normalised as (x / 255 - 0.5) / 0.5; encoded once for all objects", "-1 … 1"),
-        Port("frame_index", i32, (), "index of this frame; to track backwards, number the frames backwards", "0 … 2^29"),
+        Port(
+            "image",
+            f32,
+            (1, 3, s, s),
+            "frame, RGB, normalised as (x / 255 - 0.5) / 0.5; encoded once for all objects",
+            "-1 … 1",
+        ),
+        Port(
+            "frame_index", i32, (), "index of this frame; to track backwards, number the frames backwards", "0 … 2^29"
+        ),
         Port("num_frames", i32, (), "length of the clip; 0 when unknown (a stream)", "0 … 2^29"),
         Port("point_coords", f32, (o, k, 2), f"x, y in pixels of the {s} x {s} image", f"0 … {s}"),
-        Port("point_labels", i32, (o, k), "1 positive, 0 negative, 2 and 3 box corners (top left, bottom right), -1 empty place", "-1 … 3"),
-        Port("attend_memory", flag, (o,), "false takes the no-memory path (a prompted frame); an empty bank takes it by itself", ""),
+        Port(
+            "point_labels",
+            i32,
+            (o, k),
+            "1 positive, 0 negative, 2 and 3 box corners (top left, bottom right), -1 empty place",
+            "-1 … 3",
+        ),
+        Port(
+            "attend_memory",
+            flag,
+            (o,),
+            "false takes the no-memory path (a prompted frame); an empty bank takes it by itself",
+            "",
+        ),
         Port("mask_prompt", f32, (o, 1, s, s), "binary mask given as prompt", "0 or 1"),
-        Port("mask_prompt_valid", flag, (o,), "whether the object has a mask prompt; it silences the object's points", ""),
-        Port("prev_logits", f32, (o, 1, low, low), "earlier low-resolution logits of this frame, with a correction click", "-32 … 32"),
+        Port(
+            "mask_prompt_valid", flag, (o,), "whether the object has a mask prompt; it silences the object's points", ""
+        ),
+        Port(
+            "prev_logits",
+            f32,
+            (o, 1, low, low),
+            "earlier low-resolution logits of this frame, with a correction click",
+            "-32 … 32",
+        ),
         Port("prev_logits_valid", flag, (o,), "whether the object has earlier logits", ""),
         *bank("bank"),
     ]
     outputs = [
-        Port("low_res_masks", f32, (o, 1, low, low), "mask logits at a quarter of 8/7 of the image size", "-1024 where absent"),
+        Port(
+            "low_res_masks",
+            f32,
+            (o, 1, low, low),
+            "mask logits at a quarter of 8/7 of the image size",
+            "-1024 where absent",
+        ),
         Port("masks", f32, (o, 1, s, s), "mask logits at image size", "-1024 where absent"),
         Port("ious", f32, (o, 3), "predicted IoU of each candidate", "0 … 1"),
         Port("iou", f32, (o, 1), "predicted IoU of the mask taken (1 for a mask prompt)", "0 … 1"),
-        Port("mask_choice", i32, (o,), "candidate taken; -1: the single-mask output, or the mask prompt itself", "-1 … 2"),
+        Port(
+            "mask_choice", i32, (o,), "candidate taken; -1: the single-mask output, or the mask prompt itself", "-1 … 2"
+        ),
         Port("object_score", f32, (o, 1), "logit: the object is present in this frame", ""),
         Port("object_pointer", f32, (o, sizes.hidden_dim), "this frame's object pointer", ""),
         *bank("next_bank"),
@@ -109,14 +147,19 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     flags = torch.zeros(o, dtype=torch.bool)
     bank = {name: example[f"bank.{name}"] for name in (t.name for t in BANK)}
 
-    def component(name: str, module: torch.nn.Module, given: Mapping[str, Tensor], returned: tuple[str, ...]) -> Component:
+    def component(
+        name: str, module: torch.nn.Module, given: Mapping[str, Tensor], returned: tuple[str, ...]
+    ) -> Component:
         return Component(name, module.eval(), given, returned)
 
     memory_example = torch.zeros(o, 2, cells, sizes.memory_dim)
     pointer_example = torch.zeros(o, 2 * parts_per_pointer, sizes.memory_dim)
     components = (
         component(
-            "encode_image", parts.EncodeImage(model), {"image": example["image"]}, ("high_res_0", "high_res_1", "features")
+            "encode_image",
+            parts.EncodeImage(model),
+            {"image": example["image"]},
+            ("high_res_0", "high_res_1", "features"),
         ),
         component(
             "read_bank",
@@ -149,7 +192,14 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
             parts.EncodePrompt(tracker),
             {
                 name: example[name]
-                for name in ("point_coords", "point_labels", "mask_prompt", "mask_prompt_valid", "prev_logits", "prev_logits_valid")
+                for name in (
+                    "point_coords",
+                    "point_labels",
+                    "mask_prompt",
+                    "mask_prompt_valid",
+                    "prev_logits",
+                    "prev_logits_valid",
+                )
             },
             ("sparse", "sparse_valid", "dense", "number_of_points"),
         ),
@@ -161,9 +211,13 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
                 "conditioned": features.expand(o, -1, -1, -1),
                 "attends": flags,
                 "mask_prompt_valid": flags,
-                "sparse": torch.zeros(o, spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1, d),
+                "sparse": torch.zeros(
+                    o, spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1, d
+                ),
                 "sparse_valid": torch.zeros(
-                    o, spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1, dtype=torch.bool
+                    o,
+                    spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1,
+                    dtype=torch.bool,
                 ),
                 "dense": features.expand(o, -1, -1, -1),
                 "high_res_0": high_res_0,
@@ -189,7 +243,12 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
         component(
             "encode_memory",
             parts.EncodeMemory(tracker),
-            {"features": features, "masks": example["masks"], "object_score": torch.zeros(o, 1), "number_of_points": counts},
+            {
+                "features": features,
+                "masks": example["masks"],
+                "object_score": torch.zeros(o, 1),
+                "number_of_points": counts,
+            },
             ("memory",),
         ),
         component(
@@ -223,13 +282,24 @@ def _wires() -> tuple[Wire, ...]:
     """Every component input and every program output, by what feeds it."""
     feeds = {
         "encode_image": {"image": "image"},
-        "read_bank": {name: name for name in ("frame_index", "num_frames", "attend_memory")} | {t.name: t.input for t in BANK},
+        "read_bank": {name: name for name in ("frame_index", "num_frames", "attend_memory")}
+        | {t.name: t.input for t in BANK},
         "attend_memory": {"features": "encode_image.features"}
         | {"memory": "read_bank.slots", "pointers": "read_bank.tokens"}
-        | {name: f"read_bank.{name}" for name in ("memory_position", "pointer_position", "memory_valid", "pointer_valid")},
+        | {
+            name: f"read_bank.{name}"
+            for name in ("memory_position", "pointer_position", "memory_valid", "pointer_valid")
+        },
         "encode_prompt": {
             name: name
-            for name in ("point_coords", "point_labels", "mask_prompt", "mask_prompt_valid", "prev_logits", "prev_logits_valid")
+            for name in (
+                "point_coords",
+                "point_labels",
+                "mask_prompt",
+                "mask_prompt_valid",
+                "prev_logits",
+                "prev_logits_valid",
+            )
         },
         "decode_masks": {
             "features": "encode_image.features",

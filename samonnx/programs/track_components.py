@@ -1,7 +1,7 @@
 """The components of the `track` program: a tracking step over a padded bank, free of branches and of state.
 
-Each is one module with tensors in and tensors out, so that it traces on its own. O objects, K point places, S image size, h = w = S/14,
-N memory slots, P pointer slots, C memory width, D hidden width.
+Each is one module with tensors in and tensors out, so that it traces on its own. O objects, K point places, S image
+size, h = w = S/14, N memory slots, P pointer slots, C memory width, D hidden width.
 """
 
 from __future__ import annotations
@@ -14,11 +14,21 @@ from samonnx.models.mask_decoder import DecodedMasks
 from samonnx.models.memory_policy import select_slots, slot_to_write
 from samonnx.models.sam3_tracker import Tracker
 
-__all__ = ["AttendMemory", "DecodeMasks", "EncodeImage", "EncodeMemory", "EncodePrompt", "ReadBank", "TakeMask", "WriteBank"]
+__all__ = [
+    "AttendMemory",
+    "DecodeMasks",
+    "EncodeImage",
+    "EncodeMemory",
+    "EncodePrompt",
+    "ReadBank",
+    "TakeMask",
+    "WriteBank",
+]
 
 
 class EncodeImage(nn.Module):
-    """image f32 [1, 3, S, S] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1, D, h, w]."""
+    """image f32 [1, 3, S, S] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1, D,
+    h, w]."""
 
     def __init__(self, model: EfficientSAM3) -> None:
         super().__init__()
@@ -34,8 +44,8 @@ class EncodeImage(nn.Module):
 class ReadBank(nn.Module):
     """Which slots this frame attends and with which positions.
 
-    → slots f32 [O, N, h·w, C], memory_position (same shape), memory_valid bool [O, N], tokens f32 [O, P·D/C, C], pointer_position
-    (same), pointer_valid bool [O, P·D/C], attends bool [O].
+    → slots f32 [O, N, h·w, C], memory_position (same shape), memory_valid bool [O, N], tokens f32 [O, P·D/C, C],
+    pointer_position (same), pointer_valid bool [O, P·D/C], attends bool [O].
     """
 
     def __init__(self, tracker: Tracker, conditioning_slots: int, recent_slots: int) -> None:
@@ -79,19 +89,23 @@ class ReadBank(nn.Module):
 
 
 class AttendMemory(nn.Module):
-    """features f32 [1, D, h, w] and memory over symbolic numbers of slots n and tokens p → conditioned f32 [O, D, h, w]."""
+    """features f32 [1, D, h, w] and memory over symbolic numbers of slots n and tokens p → conditioned f32 [O, D, h,
+    w]."""
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
         self.transformer = tracker.transformer
 
-    def forward(self, features: Tensor, memory: Tensor, memory_position: Tensor, pointers: Tensor, pointer_position: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, memory: Tensor, memory_position: Tensor, pointers: Tensor, pointer_position: Tensor
+    ) -> Tensor:
         conditioned: Tensor = self.transformer(features, memory, memory_position, pointers, pointer_position)
         return conditioned
 
 
 class EncodePrompt(nn.Module):
-    """Prompts → sparse f32 [O, K + 2, D], sparse_valid bool [O, K + 2], dense f32 [O, D, h, w], number_of_points i32 [O].
+    """Prompts → sparse f32 [O, K + 2, D], sparse_valid bool [O, K + 2], dense f32 [O, D, h, w], number_of_points i32
+    [O].
 
     A mask prompt silences the points of its object.
     """
@@ -146,7 +160,8 @@ class DecodeMasks(nn.Module):
 
 
 class TakeMask(nn.Module):
-    """The decoder's masks → low_res_masks, masks, ious, iou, mask_choice, object_score, object_pointer (see `FrameOutput`)."""
+    """The decoder's masks → low_res_masks, masks, ious, iou, mask_choice, object_score, object_pointer (see
+    `FrameOutput`)."""
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
@@ -190,7 +205,8 @@ class EncodeMemory(nn.Module):
 
 
 class WriteBank(nn.Module):
-    """Puts this frame into the bank. An object with an empty bank and no prompt is not tracked yet: its bank stays empty."""
+    """Puts this frame into the bank. An object with an empty bank and no prompt is not tracked yet: its bank stays
+    empty."""
 
     def __init__(self, conditioning_slots: int) -> None:
         super().__init__()
@@ -212,8 +228,12 @@ class WriteBank(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         prompted = (number_of_points > 0) | mask_prompt_valid
         tracked = (prompted | (memory_frame >= 0).any(1))[:, None]
-        slot = tracked & slot_to_write(frame_index, memory_frame, memory_conditioning, prompted, self.conditioning_slots)
-        place = tracked & slot_to_write(frame_index, pointer_frame, pointer_conditioning, prompted, self.conditioning_slots)
+        slot = tracked & slot_to_write(
+            frame_index, memory_frame, memory_conditioning, prompted, self.conditioning_slots
+        )
+        place = tracked & slot_to_write(
+            frame_index, pointer_frame, pointer_conditioning, prompted, self.conditioning_slots
+        )
         return (  # flags by logic: ONNX Runtime has no Where of booleans
             torch.where(slot[:, :, None, None, None], new_memory[:, None], memory),
             torch.where(slot, frame_index, memory_frame),

@@ -1,0 +1,332 @@
+"""Compile: a recipe → an artifact folder, by way of recipe, build, pin, trace, link, passes, verify and emit.
+
+python -m samonnx.compile recipes/efficientsam3_m0_9.yaml --output dist/efficientsam3_m0_9
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from samonnx.build_model import BuiltModel, build_model
+from samonnx.describe import describe
+from samonnx.emit import emit
+from samonnx.errors import SamonnxError
+from samonnx.exit_codes import ExitCode, run_command
+from samonnx.graph_session import Array, GraphSession
+from samonnx.link import link
+from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.reference_tracker import FramePrompt
+from samonnx.optimize import lower, optimize, specialise
+from samonnx.passes.observers import DumpAfter, VerifyEach
+from samonnx.passes.pipeline import PassObserver, PassReport
+from samonnx.passes.registry import pass_by_name, pass_summaries
+from samonnx.passes.unroll_memory import UnrollMemory
+from samonnx.programs.program import Component, Program
+from samonnx.programs.track import track_program
+from samonnx.recipe import Recipe, load_recipe
+from samonnx.trace import TracedComponent, parameter_names, trace
+from samonnx.verify import Comparison, check_structure, require, verify_component
+from samonnx.verify_clip import ClipStep, reference_clip, verify_clip
+
+__all__ = ["CompileOptions", "compile_recipe", "main", "trace_program"]
+
+COMPONENT_TOLERANCE = 1e-4
+"""Of the largest magnitude: float32 rounding of the deepest component stays ten times below, a forgotten term ten
+times above."""
+
+Figures = list[tuple[str, str, Comparison]]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What the command line adds to a recipe. Empty `targets` or `programs`: all that the recipe and the program
+    have."""
+
+    checkpoint: Path | None = None
+    output: Path | None = None
+    overrides: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    verify_each: bool = False
+    dump_after: str | None = None
+
+
+class _Road:
+    """Says where the compiler is: a line a finished step with its time, a spinner on the current one."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self.console, self.progress = console, progress
+        self.task = progress.add_task("", total=None)
+        self.name, self.start = "", 0.0
+
+    def step(self, name: str) -> None:
+        self.finish()
+        self.name, self.start = name, time.perf_counter()
+        self.progress.update(self.task, description=name)
+
+    def finish(self) -> None:
+        if self.name:
+            self.console.print(
+                f"  [green]done[/] {self.name:<58} {time.perf_counter() - self.start:6.1f} s", highlight=False
+            )
+        self.name = ""
+
+
+def trace_program(
+    program: Program, model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
+) -> dict[str, TracedComponent]:
+    """Trace each component (verified against its module unless `tolerance` is None) and bind its symbolic axes."""
+    names = parameter_names(model)
+    traced = {}
+    for component in program.components:
+        one = trace(component, names)
+        if tolerance is not None:
+            require(verify_component(component, one, tolerance))
+        traced[component.name] = _unrolled(component, one)
+    return traced
+
+
+def _unrolled(component: Component, traced: TracedComponent) -> TracedComponent:
+    if component.bindings:
+        UnrollMemory(bindings=dict(component.bindings), validity=dict(component.validity))(traced.model)
+    return traced
+
+
+def compile_recipe(
+    path: Path, options: CompileOptions = CompileOptions(), console: Console | None = None
+) -> Path:  # frozen
+    """Compile the recipe at `path` and return the artifact folder (`dist/<name>` unless `options.output` says
+    otherwise).
+
+    Raises SamonnxError (its message is for the person at the keyboard); a failure leaves an earlier artifact untouched.
+    """
+    console = console or Console(stderr=True)
+    start = time.perf_counter()
+    recipe = load_recipe(path, options.overrides)
+    targets = options.targets or tuple(recipe.targets)
+    output = options.output or Path("dist") / recipe.name
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        road = _Road(console, progress)
+        road.step("build the module, pin its branches, fill its weights")
+        built = build_model(recipe, options.checkpoint)
+        model = cast(EfficientSAM3, built.module)
+        program = track_program(model, recipe.memory, recipe.programs["track"])
+        wanted = _wanted(program, options.programs)
+        road.step(f"trace {len(program.components)} components, each against its module")
+        traced = trace_program(program, model)
+        road.step("link the program")
+        linked = link(program, traced)
+        del traced
+        road.step("run the eager reference on a synthetic clip")
+        steps = reference_clip(model, program.inputs, recipe.memory, clip_prompts(recipe), recipe.verify.frames)
+        road.step("passes")
+        observers = _observers(options, steps)
+        graphs, reports = _optimized(program, linked, wanted, targets, observers)
+        del linked
+        figures: Figures = []
+        for target in targets:
+            road.step(f"verify target {target}: structure, {len(steps)} frames against the reference")
+            figures += _verified(graphs, target, steps, recipe.verify.atol)
+        road.step(f"emit {output}")
+        emit(graphs, describe(recipe, built, program, graphs, figures), output)
+        road.finish()
+    _print_summary(console, built, reports, figures)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    console.print(
+        f"[bold]{output}[/]: compiled in {time.perf_counter() - start:.1f} s, peak memory {peak:.2f} GiB",
+        highlight=False,
+    )
+    return output
+
+
+def clip_prompts(recipe: Recipe) -> dict[int, FramePrompt]:
+    """The synthetic clip's prompt: one positive click on the ellipse of frame 0, at (0.3, 0.4) of the image."""
+    size = int(cast(int, recipe.model.args.get("image_size", 1008)))
+    coords = torch.tensor([[0.3 * size, 0.4 * size]], dtype=torch.float32)
+    return {0: FramePrompt(coords, torch.tensor([1], dtype=torch.int32))}
+
+
+def _wanted(program: Program, names: Sequence[str]) -> tuple[str, ...]:
+    known = (program.name, *(s.name for s in program.specialisations))
+    for name in names:
+        if name not in known:
+            raise SamonnxError(f"--program {name}: this recipe has no such program; it has: {', '.join(known)}")
+    return tuple(names) or known
+
+
+def _observers(options: CompileOptions, steps: Sequence[ClipStep]) -> tuple[PassObserver, ...]:
+    observers: list[PassObserver] = []
+    if options.verify_each:
+        feeds = steps[-1].feeds
+
+        def last_step(model: ir.Model) -> Mapping[str, Array]:
+            return {str(value.name): np.asarray(feeds[str(value.name)]) for value in model.graph.inputs}
+
+        observers.append(VerifyEach(feeds=last_step))
+    if options.dump_after is not None:
+        pass_by_name(options.dump_after)  # an unknown name is an error before any work
+        observers.append(DumpAfter(options.dump_after, Path(f"{options.dump_after}.onnx")))
+    return tuple(observers)
+
+
+def _optimized(
+    program: Program, linked: ir.Model, wanted: Sequence[str], targets: Sequence[str], observers: Sequence[PassObserver]
+) -> tuple[dict[str, dict[str, ir.Model]], list[tuple[str, PassReport]]]:
+    """Program name → target → graph, and the report of each pass with the graph it ran on."""
+    reports: list[tuple[str, PassReport]] = []
+    if program.pinned:
+        result = specialise(linked, program.pinned, observers)
+    else:
+        result = optimize(linked, observers)
+    reports += [(program.name, report) for report in result.reports]
+    general = {program.name: result.model}
+    for special in program.specialisations:
+        if special.name in wanted:
+            made = specialise(result.model, special.pinned, observers)
+            general[special.name] = made.model
+            reports += [(special.name, report) for report in made.reports]
+    graphs: dict[str, dict[str, ir.Model]] = {}
+    for name in wanted:
+        graphs[name] = {}
+        for target in targets:
+            lowered = lower(general[name], target, observers)
+            graphs[name][target] = lowered.model
+            reports += [(f"{name}, {target}", report) for report in lowered.reports]
+    return graphs, reports
+
+
+def _verified(
+    graphs: Mapping[str, Mapping[str, ir.Model]], target: str, steps: Sequence[ClipStep], tolerance: float
+) -> Figures:
+    figures: Figures = []
+    sessions = {}
+    for name, by_target in graphs.items():
+        check_structure(by_target[target], name, target)
+        sessions[name] = GraphSession(by_target[target])
+    comparisons = verify_clip(sessions, steps, tolerance)
+    require(comparisons)
+    for comparison in comparisons:
+        name, _, what = comparison.what.partition(": ")
+        figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
+    return figures
+
+
+def _print_summary(
+    console: Console, built: BuiltModel, reports: Sequence[tuple[str, PassReport]], figures: Figures
+) -> None:
+    console.print(built.pins.render())
+    console.print(built.weights.render())
+    for note in built.weights.notes:
+        console.print(f"[bold yellow]{note}[/]" if note.isupper() or "SEEDED" in note else note, highlight=False)
+    passes = Table(title="Passes", title_justify="left")
+    for name in ("graph", "pass"):
+        passes.add_column(name)
+    for name in ("nodes", "constants, MB", "GFLOPs", "ms"):
+        passes.add_column(name, justify="right")
+    for graph, report in reports:
+        passes.add_row(
+            graph,
+            report.name,
+            f"{report.nodes_before} → {report.nodes_after}",
+            f"{report.constant_bytes_before / 1e6:.1f} → {report.constant_bytes_after / 1e6:.1f}",
+            f"{report.flops_before / 1e9:.1f} → {report.flops_after / 1e9:.1f}",
+            f"{report.milliseconds:.0f}",
+        )
+    console.print(passes)
+    table = Table(title="Verification (largest error over the reference's largest magnitude)", title_justify="left")
+    for name in ("program", "target", "what"):
+        table.add_column(name)
+    for name in ("error", "tolerance"):
+        table.add_column(name, justify="right")
+    for program, target, figure in figures:
+        table.add_row(program, target, figure.what, f"{figure.largest_error:.1e}", f"{figure.tolerance:.0e}")
+    console.print(table)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samonnx compile",
+        description="Compile a recipe into one stateless ONNX graph per program and target, with one weights file and a manifest.",
+        epilog="example: python -m samonnx.compile recipes/efficientsam3_m0_9.yaml --checkpoint efficientsam3.pth --set memory.recent_slots=4",
+    )
+    parser.add_argument("recipe", type=Path, nargs="?", help="a recipe, e.g. recipes/efficientsam3_m0_9.yaml")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="PATH", help=".pth, .pt or .safetensors; without one the weights are seeded"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="artifact folder (default: dist/<recipe name>)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable"
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="T", help="onnx or ort-cpu; repeatable (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--program", action="append", default=[], metavar="P", help="track or track@first; repeatable (default: all)"
+    )
+    parser.add_argument("--verify-each", action="store_true", help="compare the numbers before and after every pass")
+    parser.add_argument("--dump-after", metavar="PASS", help="write PASS.onnx into this folder after PASS has run")
+    parser.add_argument("--list-passes", action="store_true", help="list the passes and what they promise")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns an `ExitCode`."""
+    parser = _arguments()
+    args = parser.parse_args(argv)
+    console = Console(stderr=True, quiet=args.quiet)
+    if args.list_passes:
+        return run_command(lambda: _list_passes(Console()))
+    if args.recipe is None:
+        parser.error("a recipe is needed, e.g. recipes/efficientsam3_m0_9.yaml")
+    options = CompileOptions(
+        args.checkpoint,
+        args.output,
+        tuple(args.set),
+        tuple(args.target),
+        tuple(args.program),
+        args.verify_each,
+        args.dump_after,
+    )
+
+    def body() -> int:
+        _check_targets(options.targets)
+        compile_recipe(args.recipe, options, console)
+        return ExitCode.OK
+
+    return run_command(body)
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    for target in targets:
+        if target not in ("onnx", "ort-cpu"):
+            raise SamonnxError(f"--target {target}: unknown target; known: onnx, ort-cpu")
+
+
+def _list_passes(console: Console) -> int:
+    table = Table(title="Passes", title_justify="left")
+    for name in ("name", "exactness", "tolerance", "what it does"):
+        table.add_column(name)
+    for summary in pass_summaries():
+        table.add_row(summary.name, summary.exactness.value, f"{summary.tolerance:g}", summary.summary)
+    console.print(table)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Describe: what the compiler knows about an artifact → its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import onnx_ir as ir
+
+from samonnx import __version__
+from samonnx.build_model import BuiltModel
+from samonnx.emit import graph_file_name
+from samonnx.programs.program import Program, Specialisation
+from samonnx.recipe import Recipe
+from samonnx.runtime.manifest import (
+    BankPair,
+    Manifest,
+    MemoryInfo,
+    PinInfo,
+    PortInfo,
+    PreprocessingInfo,
+    ProgramInfo,
+    VerificationInfo,
+    WeightsInfo,
+)
+from samonnx.verify import Comparison
+
+__all__ = ["describe", "rounded_up"]
+
+TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "numpy")
+
+NOTES = (
+    "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted freely together with "
+    "their frame and flag",
+    "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent pointers",
+    "frames must be visited in increasing frame_index; more conditioning frames than conditioning_slots: the closest are attended, an "
+    "older one counts as a recent frame while it is among them",
+    "an object with an empty bank and no prompt is not tracked: its bank stays empty",
+    "memory is kept in float32 (upstream's predictor rounds it to bfloat16)",
+    "mask prompts are used at image size S x S as given to track_step (upstream's predictor first resizes them to 16 x grid)",
+)
+
+
+def rounded_up(error: float) -> float:
+    """One significant digit, so that the last bit of a sum does not change the manifest's bytes."""
+    return float(f"{error:.0e}")
+
+
+def describe(
+    recipe: Recipe,
+    built: BuiltModel,
+    program: Program,
+    graphs: Mapping[str, Mapping[str, ir.Model]],
+    verification: Sequence[tuple[str, str, Comparison]],
+) -> Manifest:
+    """`graphs`: program name → target → graph; `verification`: (program, target, figure). Files and sizes are filled
+    in by emit."""
+    ports = {port.name: port for port in (*program.inputs, *program.outputs)}
+    specialisations = {s.name: s for s in program.specialisations}
+
+    def program_info(name: str, by_target: Mapping[str, ir.Model]) -> ProgramInfo:
+        graph = next(iter(by_target.values())).graph
+        special: Specialisation | None = specialisations.get(name)
+
+        def infos(values: Sequence[ir.Value]) -> tuple[PortInfo, ...]:
+            found = [ports[str(value.name)] for value in values]
+            return tuple(PortInfo(port.name, port.dtype, port.shape, port.meaning, port.range) for port in found)
+
+        return ProgramInfo(
+            name=name,
+            files={target: graph_file_name(name, target) for target in by_target},
+            inputs=infos(graph.inputs),
+            outputs=infos(graph.outputs),
+            specialises=program.name if special else None,
+            pinned=tuple(special.pinned) if special else tuple(program.pinned),
+        )
+
+    spec = recipe.programs["track"]
+    return Manifest(
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        weights=WeightsInfo(source=built.weights.source, digest=built.weights.digest, file="weights.bin", bytes=0),
+        programs=tuple(program_info(name, by_target) for name, by_target in graphs.items()),
+        bank=tuple(
+            BankPair(tensor.input, tensor.output, ports[tensor.input].dtype, ports[tensor.input].shape, tensor.empty)
+            for tensor in program.bank
+        ),
+        preprocessing=PreprocessingInfo(size=ports["image"].shape[-1]),
+        memory=MemoryInfo(
+            recipe.memory.conditioning_slots,
+            recipe.memory.recent_slots,
+            recipe.memory.pointer_slots,
+            recipe.memory.policy,
+            spec.objects,
+            spec.points,
+        ),
+        pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
+        tools={"samonnx": __version__, **{name: _version(name) for name in TOOLS}},
+        verification=tuple(
+            VerificationInfo(name, target, figure.what, rounded_up(figure.largest_error), figure.tolerance)
+            for name, target, figure in verification
+        ),
+        notes=NOTES,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

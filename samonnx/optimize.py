@@ -1,0 +1,59 @@
+"""Optimize: the passes that a linked program goes through, in order, on one screen.
+
+linked ─ general passes ─┬─ lower_<target> ──────────────► track
+                         └─ pin_inputs, general passes ─ lower_<target> ─► track@first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import onnx_ir as ir
+
+from samonnx.passes.eliminate_dead import EliminateDead
+from samonnx.passes.fold_constants import FoldConstants
+from samonnx.passes.fuse_attention import FuseAttention
+from samonnx.passes.interface import GraphPass
+from samonnx.passes.lower import ONNX_PASSES, ORT_CPU_PASSES
+from samonnx.passes.merge_duplicates import MergeDuplicates
+from samonnx.passes.pin_inputs import PinInputs
+from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
+
+__all__ = ["general_passes", "lower", "optimize", "specialise"]
+
+TABLE_LIMIT = 8 << 20
+"""Position tables of full-size models are a few MiB each; computing them again in every frame costs more than reading
+them."""
+
+
+LOWERINGS: Mapping[str, tuple[GraphPass, ...]] = MappingProxyType({"onnx": ONNX_PASSES, "ort-cpu": ORT_CPU_PASSES})
+"""Target → the passes that bring a graph into its dialect."""
+
+
+def general_passes() -> tuple[GraphPass, ...]:
+    """For every program and target: fold, recognise, merge what is computed twice, drop what nothing reads."""
+    return (FoldConstants(size_limit=TABLE_LIMIT), FuseAttention(), MergeDuplicates(), EliminateDead())
+
+
+def optimize(model: ir.Model, observers: Sequence[PassObserver] = ()) -> PipelineResult:
+    """Run the general passes in place."""
+    return run_passes(model, general_passes(), observers=observers)
+
+
+def specialise(
+    model: ir.Model, pinned: Mapping[str, float | int | bool], observers: Sequence[PassObserver] = ()
+) -> PipelineResult:
+    """A copy of `model` with inputs pinned to fill values and folded; inputs that nothing reads any more are
+    dropped."""
+    result = run_passes(model.clone(), (PinInputs(values=dict(pinned)), *general_passes()), observers=observers)
+    inputs = result.model.graph.inputs
+    for value in [value for value in inputs if not value.uses() and not value.is_graph_output()]:
+        inputs.remove(value)
+    return result
+
+
+def lower(model: ir.Model, target: str, observers: Sequence[PassObserver] = ()) -> PipelineResult:
+    """A copy of `model` in the dialect of `target`."""
+    tidy = (FoldConstants(size_limit=TABLE_LIMIT), MergeDuplicates(), EliminateDead())
+    return run_passes(model.clone(), (*LOWERINGS[target], *tidy), observers=observers)

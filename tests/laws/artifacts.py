@@ -1,0 +1,37 @@
+"""Compiles a variant of the tiny recipe once for all processes of a test run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from samonnx.compile import CompileOptions, compile_recipe
+
+from .scenario import TINY
+
+PATIENCE = 600.0
+
+
+def compiled_folder(shared: Path, overrides: Sequence[str]) -> Path:
+    """The artifact folder of the tiny recipe with `overrides`, compiled by whichever process comes first."""
+    key = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
+    folder, claim = shared / f"tiny-{key}", shared / f"tiny-{key}.claim"
+    try:
+        claim.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + PATIENCE
+        while not (folder / "manifest.json").exists():
+            if not claim.exists() or time.monotonic() > deadline:
+                raise RuntimeError(f"the process that compiles {folder.name} gave up") from None
+            time.sleep(0.2)
+        return folder
+    try:
+        compile_recipe(TINY, CompileOptions(output=folder, overrides=tuple(overrides)), Console(quiet=True))
+    except BaseException:
+        claim.rmdir()
+        raise
+    return folder
