@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from rich.console import Console
@@ -26,7 +25,7 @@ from samonnx.describe import describe
 from samonnx.emit import emit
 from samonnx.errors import SamonnxError
 from samonnx.exit_codes import ExitCode, run_command
-from samonnx.graph_session import Array, GraphSession
+from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt
@@ -40,7 +39,7 @@ from samonnx.programs.track import track_program
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
 from samonnx.verify import Comparison, check_structure, require, verify_component
-from samonnx.verify_clip import ClipStep, reference_clip, verify_clip
+from samonnx.verify_clip import propagation_feeds, verify_clip
 
 __all__ = ["CompileOptions", "compile_recipe", "main", "trace_program"]
 
@@ -132,16 +131,14 @@ def compile_recipe(
         road.step("link the program")
         linked = link(program, traced)
         del traced
-        road.step("run the eager reference on a synthetic clip")
-        steps = reference_clip(model, program.inputs, recipe.memory, clip_prompts(recipe), recipe.verify.frames)
         road.step("passes")
-        observers = _observers(options, steps)
+        observers = _observers(options, program)
         graphs, reports = _optimized(program, linked, wanted, targets, observers)
         del linked
         figures: Figures = []
         for target in targets:
-            road.step(f"verify target {target}: structure, {len(steps)} frames against the reference")
-            figures += _verified(graphs, target, steps, recipe.verify.atol)
+            road.step(f"verify target {target} against the reference, {recipe.verify.frames} frames")
+            figures += _verified(graphs, target, recipe, model, program)
         road.step(f"emit {output}")
         emit(graphs, describe(recipe, built, program, graphs, figures), output)
         road.finish()
@@ -169,15 +166,15 @@ def _wanted(program: Program, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) or known
 
 
-def _observers(options: CompileOptions, steps: Sequence[ClipStep]) -> tuple[PassObserver, ...]:
+def _observers(options: CompileOptions, program: Program) -> tuple[PassObserver, ...]:
     observers: list[PassObserver] = []
     if options.verify_each:
-        feeds = steps[-1].feeds
+        feeds = propagation_feeds(program.inputs)
 
-        def last_step(model: ir.Model) -> Mapping[str, Array]:
-            return {str(value.name): np.asarray(feeds[str(value.name)]) for value in model.graph.inputs}
+        def known_feeds(model: ir.Model) -> Mapping[str, Array]:
+            return {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}
 
-        observers.append(VerifyEach(feeds=last_step))
+        observers.append(VerifyEach(feeds=known_feeds))
     if options.dump_after is not None:
         pass_by_name(options.dump_after)  # an unknown name is an error before any work
         observers.append(DumpAfter(options.dump_after, Path(f"{options.dump_after}.onnx")))
@@ -211,15 +208,15 @@ def _optimized(
 
 
 def _verified(
-    graphs: Mapping[str, Mapping[str, ir.Model]], target: str, steps: Sequence[ClipStep], tolerance: float
+    graphs: Mapping[str, Mapping[str, ir.Model]], target: str, recipe: Recipe, model: EfficientSAM3, program: Program
 ) -> Figures:
-    figures: Figures = []
-    sessions = {}
-    for name, by_target in graphs.items():
-        check_structure(by_target[target], name, target)
-        sessions[name] = GraphSession(by_target[target])
-    comparisons = verify_clip(sessions, steps, tolerance)
+    by_name = {name: by_target[target] for name, by_target in graphs.items()}
+    for name, graph in by_name.items():
+        check_structure(graph, name, target)
+    spec = recipe.verify
+    comparisons = verify_clip(by_name, model, program, recipe.memory, clip_prompts(recipe), spec.frames, spec.atol)
     require(comparisons)
+    figures: Figures = []
     for comparison in comparisons:
         name, _, what = comparison.what.partition(": ")
         figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
@@ -261,8 +258,10 @@ def _print_summary(
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="samonnx compile",
-        description="Compile a recipe into one stateless ONNX graph per program and target, with one weights file and a manifest.",
-        epilog="example: python -m samonnx.compile recipes/efficientsam3_m0_9.yaml --checkpoint efficientsam3.pth --set memory.recent_slots=4",
+        description="Compile a recipe into one stateless ONNX graph per program and target, with one weights file "
+        "and a manifest.",
+        epilog="example: python -m samonnx.compile recipes/efficientsam3_m0_9.yaml --checkpoint efficientsam3.pth "
+        "--set memory.recent_slots=4",
     )
     parser.add_argument("recipe", type=Path, nargs="?", help="a recipe, e.g. recipes/efficientsam3_m0_9.yaml")
     parser.add_argument(

@@ -67,7 +67,8 @@ def exchanged_folder(target: Path, bytes_needed: int) -> Iterator[Path]:
         _flush_folder(partial.path)
         with _interrupts_held():
             _exchange(partial.path, target)
-            _flush_folder(target.parent)
+            with suppress(OSError):  # the new content is in place; only when it reaches the disk is left open
+                _flush_folder(target.parent)
             _remove(partial, keep_parents=True)
             partial = None
     except OSError as error:
@@ -175,7 +176,7 @@ def _remove(partial: _Partial, *, keep_parents: bool) -> None:
 
 
 def _exchange(new: Path, target: Path) -> None:
-    """Let the name `target` lead to the folder `new`; what it led to before, if anything, is at `new` afterwards."""
+    """Let the name `target` lead to the folder `new`; what it led to before, if anything, is at `new` or removed."""
     try:
         new.rename(target)  # nothing there, or an empty folder
     except OSError as error:
@@ -202,7 +203,10 @@ def _exchange_in_one_call(new: Path, target: Path) -> bool:
 
 
 def _exchange_by_renames(new: Path, target: Path) -> None:
-    """Two renames, with a moment between them in which `target` does not exist; `_recover` mends a kill in it."""
+    """Two renames, with a moment between them in which `target` does not exist; `_recover` mends a kill in it.
+
+    What was there before is removed here, because a third rename could fail.
+    """
     aside = target.parent / new.name.replace(".partial-", ".previous-")
     target.rename(aside)
     try:
@@ -210,7 +214,7 @@ def _exchange_by_renames(new: Path, target: Path) -> None:
     except BaseException:
         aside.rename(target)
         raise
-    aside.rename(new)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush_folder(path: Path) -> None:

@@ -47,9 +47,9 @@ class Comparison:
         return self.largest_error <= self.tolerance
 
 
-def compare(what: str, found: Array, expected: Array, tolerance: float) -> Comparison:
-    """Relative to the largest magnitude of `expected`; integers and booleans must be equal; a NaN is an infinite
-    error."""
+def compare(what: str, found: Array, expected: Array, tolerance: float, unit: float = 0.0) -> Comparison:
+    """Relative to the largest magnitude of `expected` (to `unit` if that is larger: a logit near zero is not more
+    exact); integers and booleans must be equal; a NaN is an infinite error."""
     found, expected = np.asarray(found), np.asarray(expected)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise VerificationError(
@@ -59,7 +59,7 @@ def compare(what: str, found: Array, expected: Array, tolerance: float) -> Compa
         return Comparison(what, float(np.count_nonzero(found != expected)), 0.0)
     if not np.isfinite(found).all():
         return Comparison(what, float("inf"), tolerance)
-    scale = float(np.abs(expected).max(initial=0.0))
+    scale = max(float(np.abs(expected).max(initial=0.0)), unit)
     error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
     return Comparison(what, error / scale if scale > 0 else error, tolerance)
 
