@@ -70,7 +70,7 @@ def is_attention(node: ir.Node) -> bool:
 
 
 def read_attention(node: ir.Node) -> AttentionCall:
-    """Raises `UnreadableAttentionError`: packed heads (rank 3), symbolic shapes, grouped heads, caches, causal, soft caps."""
+    """Raises `UnreadableAttentionError`: packed or grouped heads, symbolic shapes, caches, causal masks, soft caps."""
     operands = [*node.inputs, *[None] * (7 - len(node.inputs))]
     query, key, value, mask = operands[:4]
     if query is None or key is None or value is None:

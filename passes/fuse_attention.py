@@ -197,7 +197,8 @@ def _fitting(mask: _Mask, logits: ir.Value) -> _Mask:
     """`mask`, which must broadcast to the logits and not they to it."""
     small, large = static_shape(mask.values), static_shape(logits)
     fits = small is not None and large is not None and 2 <= len(small) <= len(large)
-    if not fits or any(one not in (1, other) for one, other in zip(small[::-1], large[::-1], strict=False)):
+    pairs = zip((small or ())[::-1], (large or ())[::-1], strict=False)
+    if not fits or any(one not in (1, other) for one, other in pairs):
         raise _Refusal(f"its mask {mask.values.shape} does not broadcast to the logits {logits.shape} from rank 2 up")
     return mask
 

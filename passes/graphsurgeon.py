@@ -19,6 +19,9 @@ import onnx_ir as ir
 
 from samonnx.errors import SamonnxError
 
+# Two parts may carry parameters of one name until they are spliced; the surgeon warns of it.
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
+
 __all__ = ["Kept", "Part", "Splice", "SurgeryError", "from_gs", "splice", "to_gs"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -228,7 +231,7 @@ def splice(plan: Splice) -> ir.Model:
 
 
 def _behind(tensor: gs.Tensor, wired: Mapping[int, gs.Tensor]) -> gs.Tensor:
-    """What `tensor` is once inputs of parts have given way to their sources (several, where a part passes one through)."""
+    """What `tensor` is once inputs of parts have given way to their sources."""
     seen: set[int] = set()
     while id(tensor) in wired:
         if id(tensor) in seen:

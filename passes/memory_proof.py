@@ -38,7 +38,7 @@ _TABLE_OPERATORS = frozenset(
 
 @dataclass(frozen=True)
 class MemoryProof:
-    """`attentions`: first output of an attention over slots → the segments of its keys; `objects`: O, size of axis 0."""
+    """`attentions`: output of an attention over slots → the segments of its keys; `objects`: O, size of axis 0."""
 
     attentions: Mapping[str, tuple[Segment, ...]]
     objects: int

@@ -41,7 +41,7 @@ class NodeBuilder:
     def node(
         self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, **attributes: _Attribute
     ) -> ir.Value:
-        """The first output of a new node; the rest are its node's further outputs. Missing last operands are left out."""
+        """The first output of a new node; the rest are its node's others. Missing last operands are left out."""
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         name = unused_name(self._graph, f"{self._name}/{op_type}_{next(self._count)}")

@@ -158,8 +158,11 @@ def _sink(
 ) -> None:
     build = NodeBuilder(graph, f"{call.name}/unprojected", call.node)
     values = _unprojected(build, call.value, projection.inputs, made)
-    scale = {} if "scale" not in call.node.attributes else {"scale": call.scale}
-    attended = build.node("Attention", call.query, call.key, values, call.mask, **scale)
+    operands = (call.query, call.key, values, call.mask)
+    if "scale" in call.node.attributes:
+        attended = build.node("Attention", *operands, scale=call.scale)
+    else:
+        attended = build.node("Attention", *operands)
     attended.type = call.output.type
     attended.shape = ir.Shape([call.batch, call.heads, call.queries, projection.inputs])
     output = build.node("MatMul", attended, projection.weight)

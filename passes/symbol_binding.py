@@ -19,33 +19,24 @@ __all__ = ["bind_symbols", "input_symbols"]
 _MOST_ELEMENTS = 64
 # What exporters compute sizes with. None of these makes much out of little (as Expand and Range do).
 _SIZE_OPERATORS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Cast",
-        "Concat",
-        "Div",
-        "Equal",
-        "Floor",
-        "Gather",
-        "Greater",
-        "Identity",
-        "Less",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Unsqueeze",
-        "Where",
-    ]
+    {
+        *(
+            "Abs",
+            "Add",
+            "Cast",
+            "Concat",
+            "Div",
+            "Equal",
+            "Floor",
+            "Gather",
+            "Greater",
+            "Identity",
+            "Less",
+            "Max",
+            "Min",
+        ),
+        *("Mod", "Mul", "Neg", "Not", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"),
+    }
 )
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
@@ -129,7 +120,13 @@ def _results(node: ir.Node, opsets: Mapping[str, int]) -> list[Array] | None:
 
 
 def _all_small_integers(values: Iterable[ir.Value]) -> bool:
-    """Values of unknown shape count as small: scalars made of sizes are all that has no shape in these graphs."""
+    """Values of unknown shape count as small: scalars made of sizes are all that has no shape in these graphs.
+
+    Graph outputs stay, since a node must bear their names.
+    """
     return all(
-        value.dtype in _INTEGERS and math.prod(static_shape(value) or (1,)) <= _MOST_ELEMENTS for value in values
+        value.dtype in _INTEGERS
+        and not value.is_graph_output()
+        and math.prod(static_shape(value) or (1,)) <= _MOST_ELEMENTS
+        for value in values
     )

@@ -81,7 +81,8 @@ class UnrollMemory(GraphPass):
             if len(counts) > 1 or counts == [0]:
                 raise PassDeclinedError(
                     f"unroll_memory: no feeds of the graph before mean the same: {self.validity[symbol]!r} fills "
-                    f"{counts} places an object; give VerifyEach feeds with the same number, at least 1, for every object"
+                    f"{counts} places an object; "
+                    "give VerifyEach feeds with the same number, at least 1, for every object"
                 )
             for port, axis in ports:
                 array = np.asarray(feeds_after[str(port.name)])

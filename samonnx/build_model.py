@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
     released files it never reads (`ignored_keys`: globs). Raises SamonnxError for a factory that cannot be called;
     PinError; WeightsError; CheckpointError.
     """
-    module = _factory(recipe.model.factory)(**dict(recipe.model.args))
+    module = _called(recipe)
     if not isinstance(module, nn.Module):
         raise SamonnxError(
             f"model.factory {recipe.model.factory!r} returned {type(module).__name__}, expected a torch.nn.Module"
@@ -51,10 +52,24 @@ def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
     return BuiltModel(module, pins, weights)
 
 
+def _called(recipe: Recipe) -> object:
+    factory, args = _factory(recipe.model.factory), dict(recipe.model.args)
+    try:
+        inspect.signature(factory).bind(**args)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(factory).parameters)
+        raise SamonnxError(f"model.args do not fit {recipe.model.factory}: {error}; it takes: {known}") from error
+    except ValueError:
+        pass  # a builtin without a signature; the call itself will tell
+    return factory(**args)
+
+
 def _factory(name: str) -> Callable[..., object]:
     module_name, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise SamonnxError(f"model.factory {name!r} cannot be imported: {error}; expected 'module:callable'") from error
+    if not callable(factory):
+        raise SamonnxError(f"model.factory {name!r} is {type(factory).__name__}, expected something that can be called")
     return cast(Callable[..., object], factory)

@@ -30,6 +30,7 @@ from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt
 from samonnx.optimize import lower, optimize, specialise
+from samonnx.passes.lower.onnx import decomposed
 from samonnx.passes.observers import DumpAfter, VerifyEach
 from samonnx.passes.pipeline import PassObserver, PassReport
 from samonnx.passes.registry import pass_by_name, pass_summaries
@@ -174,7 +175,7 @@ def _observers(options: CompileOptions, program: Program) -> tuple[PassObserver,
         def known_feeds(model: ir.Model) -> Mapping[str, Array]:
             return {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}
 
-        observers.append(VerifyEach(feeds=known_feeds))
+        observers.append(VerifyEach(feeds=known_feeds, runnable=decomposed))
     if options.dump_after is not None:
         pass_by_name(options.dump_after)  # an unknown name is an error before any work
         observers.append(DumpAfter(options.dump_after, Path(f"{options.dump_after}.onnx")))

@@ -107,20 +107,32 @@ def _create(target: Path) -> _Partial:
         _recover(target)
         while True:
             path = target.parent / f".{target.name}.partial-{os.getpid()}-{next(_counter)}"
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
-            lock = _lock(path)
-            # Another process that was clearing away may have come between mkdir and lock, and taken it for litter.
-            if lock is not None and path.is_dir():
+            lock = _make_locked(path)
+            if lock is not None:
                 return _Partial(path, lock, made)
-            _unlock(lock)
     except BaseException:
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def _make_locked(path: Path) -> int | None:
+    """Make the folder and lock it; None if the name is taken or another process was quicker with either."""
+    with suppress(FileExistsError):
+        try:
+            path.mkdir()
+            lock = _lock(path)
+            # Another process that was clearing away may have come in between, and taken the folder for litter.
+            if lock is not None and path.is_dir():
+                return lock
+            _unlock(lock)
+        except FileExistsError:
+            raise
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+    return None
 
 
 def _lock(path: Path) -> int | None:

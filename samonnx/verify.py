@@ -57,7 +57,7 @@ def compare(what: str, found: Array, expected: Array, tolerance: float, unit: fl
         )
     if expected.dtype.kind != "f":
         return Comparison(what, float(np.count_nonzero(found != expected)), 0.0)
-    if not np.isfinite(found).all():
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return Comparison(what, float("inf"), tolerance)
     scale = max(float(np.abs(expected).max(initial=0.0)), unit)
     error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
@@ -87,6 +87,7 @@ def check_structure(model: ir.Model, name: str, target: str) -> None:
             for value in node.outputs
             if value.dtype in FORBIDDEN_DTYPES
         ]
+    problems += [f"input {v.name!r} is {v.dtype.name}" for v in model.graph.inputs if v.dtype in FORBIDDEN_DTYPES]
     for initializer in model.graph.initializers.values():
         if not initializer.uses() and not initializer.is_graph_output():
             problems.append(f"initialiser {initializer.name!r} is not used")

@@ -21,7 +21,7 @@ from samonnx.passes.interface import Exactness, GraphPass, PassResult
 from samonnx.passes.node_builder import NodeBuilder
 from samonnx.passes.shape_inference import infer_shapes
 
-__all__ = ["LowerOnnx", "decompose"]
+__all__ = ["LowerOnnx", "decomposed"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class LowerOnnx(GraphPass):
                                        5,184 keys [256]   36,352 keys [256]   36,352 keys [64]
         ONNX Runtime 1.31, Attention   378                2571                –
         ONNX Runtime, this, 1 block    228                1312 (mask: 1395)   820
-        ONNX Runtime, this, 8 blocks   –                  –                   830 (mask)
         OpenVINO 2026.4, Attention     160                1362                –
-        OpenVINO, this, 1 block        169                1481 (noise ±150)   945 (8 blocks: 916 at best)
+        OpenVINO, this, 1 block        169                1481                945
 
-    ONNX Runtime also refuses a mask [B, 1, 1, keys] on `Attention`, which the standard allows, and copies the logits
-    once for the softmax: 1.5 GB at 36,352 keys in one block, 0.2 GB in eight. The small attentions of a mask decoder
+    By number of blocks, at 36,352 keys [64], best of 5 (3 in OpenVINO) on a busy machine, medians too noisy:
+    ONNX Runtime 837 in 1 block, with a mask 830 in 8, 876 in 16, 917 in 32, 953 in 64 (flash kernel: 915 without
+    mask); OpenVINO 872 in 1, with a mask 916 in 8, 1526 in 32.
+
+    ONNX Runtime also refuses a mask [B, 1, 1, keys] on `Attention`, which the standard allows. At 36,352 keys the
+    logits of one block with a mask take 1.5 GB, those of eight blocks 0.2 GB. The small attentions of a mask decoder
     (8 heads, 12 × 5,184) take the same 1 ms either way.
 
     Exact:    in real arithmetic; the blocks change nothing, the scale moves to the queries. A boolean mask adds
@@ -68,14 +71,22 @@ class LowerOnnx(GraphPass):
                 call = read_attention(node)
             except UnreadableAttentionError:
                 continue
-            decompose(model.graph, call, self.block_bytes)
+            _decompose(model.graph, call, self.block_bytes)
             modified = True
         if modified:
             infer_shapes(model)
         return PassResult(model, modified)
 
 
-def decompose(graph: ir.Graph, call: AttentionCall, block_bytes: int) -> None:
+def decomposed(model: ir.Model) -> ir.Model:
+    """A copy that ONNX Runtime can run: it refuses `Attention` with a mask [B, 1, 1, keys], which the graphs between
+    passes have. Shares the initialisers' tensors with `model`."""
+    copy = model.clone()
+    LowerOnnx()(copy)
+    return copy
+
+
+def _decompose(graph: ir.Graph, call: AttentionCall, block_bytes: int) -> None:
     """Puts MatMul, Softmax, MatMul in the place of an attention node."""
     build = NodeBuilder(graph, call.name, call.node)
     blocks = min(call.queries, math.ceil(call.pairs * call.dtype.itemsize / block_bytes))

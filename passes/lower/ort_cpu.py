@@ -31,8 +31,8 @@ class LowerOrtCpu(GraphPass):
         this, no mask               202          147         1466          866          0.1 GB
         this, mask as channel       208          157         1538          872          0.1 GB
         this, key mask input        306          –           2010          –            0.9 GB
-        MatMul–Softmax–MatMul       228          136         1312          820          1.5 GB (8 blocks: 0.2 GB)
-        `Attention` (standard)      378          230         2571          –            1.5 GB
+        MatMul–Softmax–MatMul       228          136         1312          820          0.8 GB (8 blocks: 0.2)
+        `Attention` (standard)      378          230         2571          –            0.8 GB
 
     and for 8 heads of 16 channels, 12 × 5,184: this 13 ms (2 at best), MatMul–Softmax–MatMul 1 ms. So only large
     single calls come here, for memory more than for speed; `lower_onnx` takes the rest.

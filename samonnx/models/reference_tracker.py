@@ -68,7 +68,11 @@ class FrameRecord:
 
 
 def closest_conditioning_frames(frame_index: int, frames: list[int], limit: int) -> list[int]:
-    """The nearest before, the nearest at or after, then by distance (earlier first on ties); at most `limit`."""
+    """The nearest before, the nearest at or after, then by distance; at most `limit`.
+
+    On ties the earlier frame goes first; upstream takes the frame that was prompted first, which differs only when
+    prompts are given out of order and later conditioning frames than this one exist.
+    """
     chosen: list[int] = []
     before = [t for t in frames if t < frame_index]
     after = [t for t in frames if t >= frame_index]

@@ -39,10 +39,17 @@ class TrackerSizes:
     memory_dim: int = 64
     ffn_dim: int = 2048
     memory_frames: int = 7
-    max_pointers: int = 16
     stride: int = 14
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "hidden_dim", "memory_dim", "ffn_dim"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise SamonnxError(f"model.args.{name}: {value!r} found, a whole number of at least 1 expected")
+        if self.hidden_dim % 32:
+            raise SamonnxError(
+                f"model.args.hidden_dim: {self.hidden_dim} found, a multiple of 32 expected (8 heads, channels / 8)"
+            )
         if self.image_size % (2 * self.stride):
             raise SamonnxError(
                 f"image_size {self.image_size}: expected a multiple of {2 * self.stride} "
@@ -79,7 +86,11 @@ class Tracker(nn.Module):
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint("multimask_min_points", (0, 1, 2), "fewest points at which three candidates are made"),
         BranchPoint("multimask_max_points", (0, 1, 2, 3, 4), "most points at which three candidates are made"),
-        BranchPoint("multimask_for_tracking", (True, False), "candidates also on frames that attend memory"),
+        BranchPoint(
+            "multimask_for_tracking",
+            (True, False),
+            "candidates also on frames that attend memory (false: only where none is)",
+        ),
         BranchPoint(
             "binarize_mask_from_points",
             (True, False),
@@ -126,9 +137,10 @@ class Tracker(nn.Module):
         temporal: Tensor = self.maskmem_tpos_enc[:, 0, 0][age][..., None, :]
         return temporal + spatial
 
-    def pointer_window(self, num_frames: Tensor) -> Tensor:
-        """num_frames i32 [] (0: unknown) → i32 []: how many frames back pointers are attended."""
-        most = self.sizes.max_pointers
+    @staticmethod
+    def pointer_window(num_frames: Tensor, most: int) -> Tensor:
+        """num_frames i32 [] (0: unknown), at most `most` pointers → i32 []: how many frames back pointers are
+        attended."""
         return torch.where(num_frames > 0, num_frames.clamp(max=most), most) - 1
 
     def pointer_tokens(self, pointer: Tensor) -> Tensor:
@@ -191,7 +203,9 @@ class Tracker(nn.Module):
         """features f32 [1, D, h, w], masks f32 [O, 1, S, S] (logits), object_score f32 [O, 1], from_points bool [O] →
         f32 [O, C, h, w]."""
         if self.non_overlap_masks_for_memory:
-            masks = torch.where(masks == masks.amax(0, keepdim=True), masks, masks.clamp(max=MASK_BIAS))
+            owner = masks.argmax(0, keepdim=True)  # the first object, on ties
+            own = owner == torch.arange(masks.shape[0])[:, None, None, None]
+            masks = torch.where(own, masks, masks.clamp(max=MASK_BIAS))
         values = masks.sigmoid()
         if self.binarize_mask_from_points:
             values = torch.where(from_points[:, None, None, None], (masks > 0).to(torch.float32), values)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from samonnx.errors import SamonnxError
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs import track_components as parts
 from samonnx.programs.program import BankTensor, Component, Port, Program, Specialisation, Wire
@@ -130,7 +131,16 @@ _DTYPES = {"float32": torch.float32, "int32": torch.int32, "bool": torch.bool}
 
 
 def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> Program:
-    """The program of a recipe's `memory` and `programs.track`."""
+    """The program of a recipe's `memory` and `programs.track`.
+
+    Raises SamonnxError when the model has no temporal position for that many recent frames.
+    """
+    positions = model.tracker.sizes.memory_frames - 1
+    if memory.recent_slots > positions:
+        raise SamonnxError(
+            f"memory.recent_slots: {memory.recent_slots} found, at most {positions} allowed: the checkpoint's temporal table "
+            f"(tracker.maskmem_tpos_enc) has {positions} rows for recent frames and one for conditioning frames"
+        )
     inputs, outputs = _ports(model, memory, spec)
     tracker = model.tracker
     sizes, o = tracker.sizes, spec.objects
@@ -163,7 +173,7 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
         ),
         component(
             "read_bank",
-            parts.ReadBank(tracker, memory.conditioning_slots, memory.recent_slots),
+            parts.ReadBank(tracker, memory.conditioning_slots, memory.recent_slots, memory.pointer_slots),
             {name: example[name] for name in ("frame_index", "num_frames", "attend_memory")} | bank,
             ("slots", "memory_position", "memory_valid", "tokens", "pointer_position", "pointer_valid", "attends"),
         ),

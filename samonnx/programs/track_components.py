@@ -48,11 +48,12 @@ class ReadBank(nn.Module):
     pointer_position (same), pointer_valid bool [O, P·D/C], attends bool [O].
     """
 
-    def __init__(self, tracker: Tracker, conditioning_slots: int, recent_slots: int) -> None:
+    def __init__(self, tracker: Tracker, conditioning_slots: int, recent_slots: int, pointer_slots: int) -> None:
         super().__init__()
         self.tracker = tracker
         self.conditioning_slots = conditioning_slots
         self.recent_slots = recent_slots
+        self.pointer_slots = pointer_slots
 
     def forward(
         self,
@@ -71,7 +72,7 @@ class ReadBank(nn.Module):
         age = torch.where(slots.recent, slots.distance - 1, last).to(torch.int64)
         position = self.tracker.memory_position(age)
 
-        window = self.tracker.pointer_window(num_frames)
+        window = self.tracker.pointer_window(num_frames, self.pointer_slots)
         places = select_slots(frame_index, pointer_frame, pointer_conditioning, self.conditioning_slots, window)
         pointer_valid = places.valid & (places.distance >= 0)
         distance = torch.where(pointer_valid, places.distance, 0)

@@ -1,4 +1,4 @@
-"""The oracle of the attention passes: the ONNX reference evaluator, with attention written out in the tensors' own dtype.
+"""The oracle of the attention passes: ONNX's reference evaluator, attention written out in the tensors' own dtype.
 
 The evaluator's own `Attention` loses half the digits of float64, and ONNX Runtime's refuses masks [B, 1, 1, keys].
 """

@@ -169,7 +169,7 @@ def test_a_part_that_only_passes_its_input_to_itself_is_refused() -> None:
 def test_parts_of_different_opsets_are_refused() -> None:
     other = model(ENCODER.replace('"" : 23', '"" : 21'))
     plan = Splice("p", (Part("a", model(ENCODER)), Part("b", other)), (), (), ())
-    with pytest.raises(SurgeryError, match="part 'b' uses opset 21 of domain 'ai.onnx', part 'a' uses 23"):
+    with pytest.raises(SurgeryError, match=r"part 'b' uses opset 21 of domain 'ai\.onnx', part 'a' uses 23"):
         splice(plan)
 
 
@@ -177,7 +177,10 @@ def test_control_flow_is_refused() -> None:
     text = """
     <ir_version: 10, opset_import: ["" : 23]>
     g (bool c, float[1] x) => (float[1] y)
-    { y = If (c) <then_branch = t () => (float[1] a) { a = Identity(x) }, else_branch = e () => (float[1] b) { b = Neg(x) }> }
+    {
+      y = If (c) <then_branch = t () => (float[1] a) { a = Identity(x) },
+                  else_branch = e () => (float[1] b) { b = Neg(x) }>
+    }
     """
     with pytest.raises(SurgeryError, match="holds a subgraph"):
         to_gs(model(text))

@@ -31,7 +31,9 @@ def owners(layout: Layout) -> Array:
     """The slot of each place; -1 where there is none."""
     return np.concatenate(
         [
-            np.repeat(np.arange(SIZES[segment.symbol]), segment.repeat) if segment.symbol else np.full(segment.repeat, -1)
+            np.repeat(np.arange(SIZES[segment.symbol]), segment.repeat)
+            if segment.symbol
+            else np.full(segment.repeat, -1)
             for segment in layout.segments
         ]
     )
@@ -48,7 +50,9 @@ def assert_true(model: ir.Model, layout: Layout) -> None:
     assert layout.batch is not None
     moved = np.moveaxis(result, (layout.batch, layout.axis), (0, 1))
     wanted = wanted.reshape(wanted.shape + (1,) * (moved.ndim - 2))
-    np.testing.assert_array_equal(moved, np.broadcast_to(np.where(owners(layout).reshape(wanted.shape[1:]) < 0, moved, wanted), moved.shape))
+    np.testing.assert_array_equal(
+        moved, np.broadcast_to(np.where(owners(layout).reshape(wanted.shape[1:]) < 0, moved, wanted), moved.shape)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,8 +97,9 @@ def test_reshapes_and_transposes_are_followed_or_refused(
         ("(float[2,5,3] x) => (float[2,5,3] y) { y = Relu(x) }", START),
         ("(float[2,5,3] x, float[5,1] z) => (float[2,5,3] y) { y = Mul(z, x) }", START),
         ("(float[2,5,3] x, float[3,4] w) => (float[2,5,4] y) { y = MatMul(x, w) }", START),
-        ("(float[2,5,3] x, float[4,2] w) => (float[2,4,5] y) { t = Transpose <perm=[0,2,1]> (x) k = Slice(t, zero, two, one)"
-         " y = MatMul(w, k) }", Layout(2, (Segment("n", 1),), 0)),
+        ("(float[2,5,3] x, float[4,2] w) => (float[2,4,5] y)"
+         " { t = Transpose <perm=[0,2,1]> (x) k = Slice(t, zero, two, one) y = MatMul(w, k) }",
+         Layout(2, (Segment("n", 1),), 0)),
         ("(float[2,5,3] x) => (float[2,5,12] y) { s = Constant <value_ints = [1,1,4]> () y = Tile(x, s) }", START),
         ("(float[2,5,3] x) => (float[2,5] y) { y = ReduceSum <keepdims = 0> (x, two) }", START),
         ("(float[2,5,3] x) => (float[2,8,3] y) { z = ConstantOfShape(shape) y = Concat <axis = 1> (z, x) }",
@@ -103,12 +108,15 @@ def test_reshapes_and_transposes_are_followed_or_refused(
     ],
 )  # fmt: skip
 def test_single_nodes(text: str, wanted: Layout) -> None:
-    constants = "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] five = {5}, int64[3] shape = {2,3,3}> {"
+    constants = (
+        "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] five = {5}, int64[3] shape = {2,3,3}> {"
+    )
     assert followed(text.replace("{", constants, 1))[1]["y"] == wanted
 
 
 def test_what_is_cut_off_holds_no_slots() -> None:
-    text = """(float[2,5,3] x) => (float[2,3,3] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3}, int64[3] shape = {2,3,3}> {
+    text = """(float[2,5,3] x) => (float[2,3,3] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3},
+    int64[3] shape = {2,3,3}> {
         z = ConstantOfShape(shape) c = Concat <axis = 1> (z, x) y = Slice(c, zero, three, one)
     }"""
     assert "y" not in followed(text)[1]

@@ -10,7 +10,12 @@ def test_nodes_go_in_front_of_the_given_node_under_the_common_name() -> None:
     model = model_of("(float[2] x) => (float[2] y) { h = Neg(x) y = Abs(h) }")
     build = NodeBuilder(model.graph, "new", model.graph[1])
     build.node("Add", build.node("Relu", model.graph.inputs[0]), build.constant("two", np.full(2, 2, np.float32)))
-    assert body_of(model) == ["h = Neg(x)", "new/Relu_0 = Relu(x)", "new/Add_1 = Add(new/Relu_0, new/two)", "y = Abs(h)"]
+    assert body_of(model) == [
+        "h = Neg(x)",
+        "new/Relu_0 = Relu(x)",
+        "new/Add_1 = Add(new/Relu_0, new/two)",
+        "y = Abs(h)",
+    ]
 
 
 def test_equal_constants_are_made_once_and_missing_last_operands_are_left_out() -> None:

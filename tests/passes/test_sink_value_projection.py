@@ -104,7 +104,8 @@ def test_layers_with_the_same_memory_share_the_joined_input() -> None:
 
 def test_a_transpose_that_keeps_the_channels_is_a_move() -> None:
     model = typed(
-        """(float[1,1,9,4] q, float[1,1,7,4] k, float[7,1,3] x, float[3,8] w) => (float[1,1,9,8] y) <int64[1] one = {1}> {
+        """(float[1,1,9,4] q, float[1,1,7,4] k, float[7,1,3] x, float[3,8] w) => (float[1,1,9,8] y)
+        <int64[1] one = {1}> {
             p = MatMul(x, w)
             t = Transpose <perm = [1, 0, 2]> (p)
             v = Unsqueeze(t, one)
@@ -121,7 +122,7 @@ def test_a_transpose_that_keeps_the_channels_is_a_move() -> None:
 @pytest.mark.parametrize(
     ("what", "old", "new"),
     [
-        ("wider inputs than values", "float[3,8] w, float[8] b) => (float[2,1,9,8] y)", "float[3,2] w, float[2] b) => (float[2,1,9,2] y)"),
+        ("wide inputs", "[3,8] w, float[8] b) => (float[2,1,9,8]", "[3,2] w, float[2] b) => (float[2,1,9,2]"),
         ("an activation in between", "v = Unsqueeze(s, one)", "r = Relu(s) v = Unsqueeze(r, one)"),
         ("a weight that is an input", "MatMul(x, w)", "MatMul(x, u)"),
         ("channels that move", "p = MatMul(x, w)", "t = MatMul(x, w) p = Reshape(t, s78)"),
@@ -131,7 +132,9 @@ def test_a_transpose_that_keeps_the_channels_is_a_move() -> None:
 def test_it_declines(what: str, old: str, new: str) -> None:
     text = PLAIN.replace(old, new)
     assert text != PLAIN
-    text = text.replace("float[3,8] w,", "float[3,8] w, float[3,8] u,").replace("one = {1}>", "one = {1}, int64[3] s78 = {2, 7, 8}>")
+    text = text.replace("float[3,8] w,", "float[3,8] w, float[3,8] u,").replace(
+        "one = {1}>", "one = {1}, int64[3] s78 = {2, 7, 8}>"
+    )
     if "t = MatMul" in text:  # rows of 4 channels become rows of 8
         text = text.replace("float[2,7,3] x", "float[2,14,3] x").replace("float[3,8] w", "float[3,4] w")
     if "z = Neg" in text:
@@ -149,5 +152,7 @@ def test_several_heads_and_different_weights_stay() -> None:
     }""".replace("q, q, v", "q, k, v").replace("float[1,7,3] x", "float[1,2,7,4] k, float[1,7,3] x")
     assert not SinkValueProjection()(typed(heads, "w")).modified
     text = MEMORY.format(dtype="float", queries=9, slots=2, cells=3, pointers=1, keys=7)
-    other = text.replace("MatMul(pointers, w)", "MatMul(pointers, w2)").replace("float[3,8] w,", "float[3,8] w, float[3,8] w2,")
+    other = text.replace("MatMul(pointers, w)", "MatMul(pointers, w2)").replace(
+        "float[3,8] w,", "float[3,8] w, float[3,8] w2,"
+    )
     assert not SinkValueProjection()(typed(other, "w", "w2", "b")).modified

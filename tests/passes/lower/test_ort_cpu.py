@@ -72,7 +72,8 @@ def test_multi_head_attention_computes_the_attention(
 
 
 @pytest.mark.parametrize(
-    ("heads", "queries", "keys", "channels"), [(8, 12, 5184, 16), (8, 5184, 12, 16), (1, 1024, 1023, 64), (1, 1024, 1024, 31)]
+    ("heads", "queries", "keys", "channels"),
+    [(8, 12, 5184, 16), (8, 5184, 12, 16), (1, 1024, 1023, 64), (1, 1024, 1024, 31)],
 )
 def test_small_attentions_stay_for_lower_onnx(heads: int, queries: int, keys: int, channels: int) -> None:
     assert not LowerOrtCpu()(attention(heads, queries, keys, channels, channels)).modified
