@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from samonnx.build_model import BuiltModel, build_model
+from samonnx.build_model import build_model
+from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.describe import describe
 from samonnx.emit import emit
 from samonnx.errors import SamonnxError
@@ -29,10 +30,10 @@ from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt
-from samonnx.optimize import lower, optimize, specialise
+from samonnx.optimize import LOWERINGS, lower, optimize, specialise
 from samonnx.passes.lower.onnx import decomposed
 from samonnx.passes.observers import DumpAfter, VerifyEach
-from samonnx.passes.pipeline import PassObserver, PassReport
+from samonnx.passes.pipeline import PassObserver
 from samonnx.passes.registry import pass_by_name, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
 from samonnx.programs.program import Component, Program
@@ -47,8 +48,6 @@ __all__ = ["CompileOptions", "compile_recipe", "main", "trace_program"]
 COMPONENT_TOLERANCE = 1e-4
 """Of the largest magnitude: float32 rounding of the deepest component stays ten times below, a forgotten term ten
 times above."""
-
-Figures = list[tuple[str, str, Comparison]]
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,7 @@ def compile_recipe(
     """
     console = console or Console(stderr=True)
     start = time.perf_counter()
+    _check_options(options)
     recipe = load_recipe(path, options.overrides)
     targets = options.targets or tuple(recipe.targets)
     output = options.output or Path("dist") / recipe.name
@@ -143,7 +143,7 @@ def compile_recipe(
         road.step(f"emit {output}")
         emit(graphs, describe(recipe, built, program, graphs, figures), output)
         road.finish()
-    _print_summary(console, built, reports, figures)
+    print_summary(console, built.pins, built.weights, reports, figures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
         f"[bold]{output}[/]: compiled in {time.perf_counter() - start:.1f} s, peak memory {peak:.2f} GiB",
@@ -157,6 +157,15 @@ def clip_prompts(recipe: Recipe) -> dict[int, FramePrompt]:
     size = int(cast(int, recipe.model.args.get("image_size", 1008)))
     coords = torch.tensor([[0.3 * size, 0.4 * size]], dtype=torch.float32)
     return {0: FramePrompt(coords, torch.tensor([1], dtype=torch.int32))}
+
+
+def _check_options(options: CompileOptions) -> None:
+    """What can be known to be wrong before any work."""
+    for target in options.targets:
+        if target not in LOWERINGS:
+            raise SamonnxError(f"--target {target}: unknown target; known: {', '.join(LOWERINGS)}")
+    if options.dump_after is not None:
+        pass_by_name(options.dump_after)
 
 
 def _wanted(program: Program, names: Sequence[str]) -> tuple[str, ...]:
@@ -177,16 +186,15 @@ def _observers(options: CompileOptions, program: Program) -> tuple[PassObserver,
 
         observers.append(VerifyEach(feeds=known_feeds, runnable=decomposed))
     if options.dump_after is not None:
-        pass_by_name(options.dump_after)  # an unknown name is an error before any work
         observers.append(DumpAfter(options.dump_after, Path(f"{options.dump_after}.onnx")))
     return tuple(observers)
 
 
 def _optimized(
     program: Program, linked: ir.Model, wanted: Sequence[str], targets: Sequence[str], observers: Sequence[PassObserver]
-) -> tuple[dict[str, dict[str, ir.Model]], list[tuple[str, PassReport]]]:
+) -> tuple[dict[str, dict[str, ir.Model]], Reports]:
     """Program name → target → graph, and the report of each pass with the graph it ran on."""
-    reports: list[tuple[str, PassReport]] = []
+    reports: Reports = []
     if program.pinned:
         result = specialise(linked, program.pinned, observers)
     else:
@@ -222,38 +230,6 @@ def _verified(
         name, _, what = comparison.what.partition(": ")
         figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
     return figures
-
-
-def _print_summary(
-    console: Console, built: BuiltModel, reports: Sequence[tuple[str, PassReport]], figures: Figures
-) -> None:
-    console.print(built.pins.render())
-    console.print(built.weights.render())
-    for note in built.weights.notes:
-        console.print(f"[bold yellow]{note}[/]" if note.isupper() or "SEEDED" in note else note, highlight=False)
-    passes = Table(title="Passes", title_justify="left")
-    for name in ("graph", "pass"):
-        passes.add_column(name)
-    for name in ("nodes", "constants, MB", "GFLOPs", "ms"):
-        passes.add_column(name, justify="right")
-    for graph, report in reports:
-        passes.add_row(
-            graph,
-            report.name,
-            f"{report.nodes_before} → {report.nodes_after}",
-            f"{report.constant_bytes_before / 1e6:.1f} → {report.constant_bytes_after / 1e6:.1f}",
-            f"{report.flops_before / 1e9:.1f} → {report.flops_after / 1e9:.1f}",
-            f"{report.milliseconds:.0f}",
-        )
-    console.print(passes)
-    table = Table(title="Verification (largest error over the reference's largest magnitude)", title_justify="left")
-    for name in ("program", "target", "what"):
-        table.add_column(name)
-    for name in ("error", "tolerance"):
-        table.add_column(name, justify="right")
-    for program, target, figure in figures:
-        table.add_row(program, target, figure.what, f"{figure.largest_error:.1e}", f"{figure.tolerance:.0e}")
-    console.print(table)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -305,17 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def body() -> int:
-        _check_targets(options.targets)
         compile_recipe(args.recipe, options, console)
         return ExitCode.OK
 
     return run_command(body)
-
-
-def _check_targets(targets: Sequence[str]) -> None:
-    for target in targets:
-        if target not in ("onnx", "ort-cpu"):
-            raise SamonnxError(f"--target {target}: unknown target; known: onnx, ort-cpu")
 
 
 def _list_passes(console: Console) -> int:

@@ -32,13 +32,13 @@ TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnx-graphsurgeon", "onnxrun
 NOTES = (
     "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted freely "
     "together with their frame and flag",
-    "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent pointers",
+    "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent ones",
     "visit frames in increasing frame_index; of more conditioning frames than conditioning_slots the closest are "
     "attended, and an older one counts as a recent frame while it is among them",
     "to correct a frame that was tracked already, give the graph the bank from before that frame",
     "an object with an empty bank and no prompt is not tracked: its bank stays empty",
     "memory is kept in float32 (upstream's predictor rounds it to bfloat16)",
-    "mask prompts are taken as upstream's track_step takes them (its predictor resizes them to 16 x grid and thresholds)",
+    "mask prompts are taken as upstream's track_step takes them (its predictor resizes to 16 x grid and thresholds)",
 )
 
 

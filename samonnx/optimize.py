@@ -20,7 +20,7 @@ from samonnx.passes.merge_duplicates import MergeDuplicates
 from samonnx.passes.pin_inputs import PinInputs
 from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
 
-__all__ = ["general_passes", "lower", "optimize", "specialise"]
+__all__ = ["LOWERINGS", "general_passes", "lower", "optimize", "specialise"]
 
 TABLE_LIMIT = 8 << 20
 """Position tables of full-size models are a few MiB each; computing them again in every frame costs more than reading

@@ -138,8 +138,8 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     positions = model.tracker.sizes.memory_frames - 1
     if memory.recent_slots > positions:
         raise SamonnxError(
-            f"memory.recent_slots: {memory.recent_slots} found, at most {positions} allowed: the checkpoint's temporal table "
-            f"(tracker.maskmem_tpos_enc) has {positions} rows for recent frames and one for conditioning frames"
+            f"memory.recent_slots: {memory.recent_slots} found, at most {positions} allowed: the checkpoint's table "
+            f"tracker.maskmem_tpos_enc has {positions} rows for recent frames and one for conditioning frames"
         )
     inputs, outputs = _ports(model, memory, spec)
     tracker = model.tracker

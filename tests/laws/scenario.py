@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,9 +16,9 @@ from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeat
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.runtime.session import Session
 from samonnx.seeded import seeded_frame
+from tests.compiled_artifact import TINY
 
 Array = np.ndarray[Any, np.dtype[Any]]
-TINY = Path(__file__).parents[2] / "recipes" / "efficientsam3_tiny.yaml"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Given:
 
 def ellipse(size: int, cx: float = 0.4, cy: float = 0.5, rx: float = 0.2, ry: float = 0.15) -> Array:
     y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
-    return ((((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2) < 1).astype(np.float32)
+    inside: Array = (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2) < 1
+    return inside.astype(np.float32)
 
 
 def image(index: int, size: int) -> Array:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from .conftest import Compile
+from tests.conftest import Compile
+
 from .scenario import Prompts, ReferenceRun, box, click, ellipse, relative, run_graph
 
 FRAMES = 14

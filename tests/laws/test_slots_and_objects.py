@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .conftest import Compile
+from tests.conftest import Compile
+
 from .scenario import Array, box, click, ellipse, give, idle_feeds, next_bank, relative, run_graph
 from .test_equivalence import SMALL
 

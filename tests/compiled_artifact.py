@@ -11,7 +11,7 @@ from rich.console import Console
 
 from samonnx.compile import CompileOptions, compile_recipe
 
-from .scenario import TINY
+TINY = Path(__file__).parents[1] / "recipes" / "efficientsam3_tiny.yaml"
 
 PATIENCE = 600.0
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from samonnx.runtime.session import Session
-
-from .artifacts import compiled_folder
+from tests.compiled_artifact import compiled_folder
 
 Compile = Callable[..., Session]
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Compile:
-    """`compiled(*overrides, target="onnx", program="track")` → a session on the emitted graph."""
+def artifacts(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
+    """`artifacts(*overrides)` → the artifact folder of the tiny recipe with these overrides."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
+    return lambda *overrides: compiled_folder(shared, overrides)
+
+
+@pytest.fixture(scope="session")
+def compiled(artifacts: Callable[..., Path]) -> Compile:
+    """`compiled(*overrides, target="onnx", program="track")` → a session on the emitted graph."""
     sessions: dict[tuple[str, ...], Session] = {}
 
     def compile_(*overrides: str, target: str = "onnx", program: str = "track") -> Session:
         key = (*overrides, target, program)
         if key not in sessions:
-            sessions[key] = Session(compiled_folder(shared, overrides), program=program, target=target, threads=1)
+            sessions[key] = Session(artifacts(*overrides), program=program, target=target, threads=1)
         return sessions[key]
 
     return compile_
