@@ -142,7 +142,16 @@ class Bank:
                 tensors = {name: archive[name] for name in archive.files}
         except FileNotFoundError as error:
             raise BankError(f"bank {path} does not exist") from error
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            TypeError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+        ) as error:
             raise BankError(f"bank {path} is damaged, cut short, or not an .npz at all ({error})") from error
         try:
             header = json.loads(tensors.pop(HEADER).tobytes())

@@ -13,7 +13,7 @@ from tests.conftest import Compile
 
 from .scenario import Array, box, click, give, idle_feeds, next_bank, relative, run_graph
 
-FINITE = st.floats(-3.4e38, 3.4e38, width=32)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 LAW = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

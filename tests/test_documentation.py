@@ -1,0 +1,256 @@
+"""What the documents say is so: their code runs, their commands parse, their paths exist, their tables are complete."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samonnx.cli import SUBCOMMANDS
+from samonnx.exit_codes import ExitCode
+from samonnx.recipe import load_recipe
+from samonnx.runtime.manifest import Manifest, PortInfo
+from samonnx.runtime.video_writer import VideoWriter
+from tests.runtime.hand_made_artifact import clip
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md")
+FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", ".ci"}
+DTYPES = {"f32": "float32", "i32": "int32", "bool": "bool"}
+
+Row = tuple[str, ...]
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[list[str]]:
+    """The commands of a document's shell blocks, each as its words."""
+    lines = "\n".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
+    found = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
+    return [words for words in found if words]
+
+
+def rows(text: str) -> list[Row]:
+    """Cells of all tables' rows, heads included."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+
+def section(text: str, heading: str) -> str:
+    """From a heading to the next one of the same or a higher level."""
+    level = heading.partition(" ")[0]
+    return text.partition(f"{heading}\n")[2].partition(f"\n{level} ")[0]
+
+
+# Commands
+
+
+def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A samonnx command parses, one of the set-up's is one of the known."""
+    if words[0].endswith("python") and words[1] == "-m" and words[2].startswith("samonnx."):
+        words = ["samonnx", words[2].removeprefix("samonnx."), *words[3:]]
+    if words[0] != "samonnx":
+        assert words[:3] == ["python3", "-m", "venv"] or words[:2] == [".venv/bin/pip", "install"] or words[0] == "sh"
+        return
+    assert words[1] in SUBCOMMANDS, words
+    module = importlib.import_module(f"samonnx.{words[1]}")
+    ran: list[int] = []
+
+    def instead(body: Callable[[], int]) -> int:
+        ran.append(1)
+        return int(ExitCode.OK)
+
+    monkeypatch.setattr(module, "run_command", instead)
+    assert module.main(words[2:]) == ExitCode.OK, words
+    assert ran, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_in_a_document_parses(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in commands(document):
+        check_command(words, monkeypatch)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_the_help_of_every_subcommand_shows_examples_that_parse(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # argparse would break an example's line
+    with suppress(SystemExit):  # argparse's way out; some commands turn it into their exit code
+        assert importlib.import_module(f"samonnx.{name}").main(["--help"]) == ExitCode.OK
+    epilog = capsys.readouterr().out.partition("\noptions:")[2].replace("\\\n", " ")
+    examples = re.findall(rf"(?:(?:^ +|example: )(?:samonnx |python -m samonnx\.)){name} .*", epilog, re.MULTILINE)
+    assert examples
+    for example in examples:
+        check_command(shlex.split(example.strip().removeprefix("example: ")), monkeypatch)
+
+
+def test_ci_runs_the_second_of_the_two_commands() -> None:
+    lines = [line for line in "\n".join(blocks("README.md", "sh")).splitlines() if line.startswith("python3 -m venv")]
+    main_job, checks = lines
+    assert main_job.endswith("samonnx.compile recipes/efficientsam3_m0_9.yaml")
+    script = text_of(".ci/run")
+    assert script.splitlines()[-1] == checks
+    assert script.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_installed_is_declared(document: str) -> None:
+    extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
+    for words in commands(document):
+        for word in words:
+            if match := re.fullmatch(r"\.\[(.*)\]", word):
+                assert set(match[1].split(",")) <= set(extras)
+            if word.startswith("torch=="):
+                assert word in text_of("constraints.txt").splitlines()
+
+
+# Paths
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(document: str) -> None:
+    text = text_of(document)
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    missing = [link for link in links if "://" not in link and not ((ROOT / document).parent / link).exists()]
+    words = [word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()]
+    words += [word for command in commands(document) for word in command]
+    named = {word for word in words if word.partition("/")[0] in FOLDERS and "/" in word and "NAME" not in word}
+    missing += [word for word in named if not list(ROOT.glob(word.rstrip("/")))]
+    assert missing == []
+
+
+# Code
+
+
+@pytest.fixture
+def place(
+    artifacts: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with the scaled-down artifact under the full one's name, and a short video."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "dist").mkdir()
+    (folder / "dist" / "efficientsam3_m0_9").symlink_to(artifacts(), target_is_directory=True)
+    with VideoWriter(folder / "clip.mp4", Fraction(24)) as writer:
+        for frame in clip(3, 480, 640):
+            writer.write(frame)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run_block(marker: str) -> dict[str, Any]:
+    """Run README's Python block that contains `marker`; its names afterwards."""
+    (code,) = (block for block in blocks("README.md", "python") if marker in block)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_readmes_tracker_example_tracks_both_objects_and_restores_the_bank(place: Path) -> None:
+    names = run_block("Tracker(")
+    assert names["result"].frame_index == 2
+    assert names["result"].masks.shape == (2, 480, 640)
+    assert names["tracker"].objects == (1, 2)
+    assert (place / "bank.npz").is_file()
+
+
+def test_readmes_bare_example_feeds_the_bank_back(place: Path) -> None:
+    names = run_block("InferenceSession")
+    assert sorted(names["bank"]["bank.memory_frame"][0]) == [-1, -1, -1, -1, 0, 1, 2]
+    assert names["bank"]["bank.memory_conditioning"].sum() == 1
+    assert names["mask"].shape == (names["size"], names["size"])
+    assert np.isfinite(names["outputs"]["masks"]).all()
+
+
+def test_all_python_blocks_are_among_those_run() -> None:
+    assert len(blocks("README.md", "python")) == 2
+
+
+# Tables
+
+
+def sizes_of(manifest: Manifest) -> Mapping[str, int]:
+    """The letters in README's shapes."""
+    memory, image = manifest.memory, manifest.preprocessing.size
+    ports = {port.name: port.shape for port in manifest.program("track").inputs}
+    return {
+        "O": memory.objects,
+        "K": memory.points,
+        "S": image,
+        "h": image // 14,
+        "w": image // 14,
+        "4h": 4 * (image // 14),
+        "4w": 4 * (image // 14),
+        "N": memory.conditioning_slots + memory.recent_slots,
+        "P": memory.conditioning_slots + memory.pointer_slots - 1,
+        "C": ports["bank.memory"][2],
+        "D": ports["bank.pointer"][2],
+    }
+
+
+def documented_ports(sizes: Mapping[str, int]) -> dict[str, str]:
+    """Name → "float32 [1, 3, 112, 112]", from README's contract."""
+    found: dict[str, str] = {}
+    for names, spelled, *_ in rows(section(text_of("README.md"), "## The contract of `track`")):
+        dtype = ""
+        shapes = re.findall(r"(\w+)? ?\[([^\]]*)\]", spelled)
+        for name, (prefix, sides) in zip(re.findall(r"`([^`]+)`", names), shapes, strict=False):
+            dtype = DTYPES.get(prefix, dtype)
+            shape = [sizes[side] if side in sizes else int(side) for side in sides.split(",") if side]
+            found[name] = f"{dtype} {shape}"
+    return found | {f"next_{name}": port for name, port in found.items() if name.startswith("bank.")}
+
+
+def test_readmes_contract_lists_every_port_with_its_dtype_and_shape(artifacts: Callable[..., Path]) -> None:
+    manifest = Manifest.load(artifacts())
+    program = manifest.program("track")
+    ports: tuple[PortInfo, ...] = (*program.inputs, *program.outputs)
+    assert documented_ports(sizes_of(manifest)) == {port.name: str(port) for port in ports}
+
+
+def test_readme_lists_every_exit_code() -> None:
+    listed = [int(code) for code, *_ in rows(section(text_of("README.md"), "## Exit codes"))[1:]]
+    assert listed == sorted(ExitCode)
+
+
+def branch_rows() -> list[Row]:
+    return [row for row in rows(text_of("docs/branch_points.md")) if row[0] != "where"]
+
+
+def test_every_branch_of_the_original_is_a_pin_or_explained() -> None:
+    notes = text_of("golden/efficientsam3_m0_9/NOTES.md").partition("## 15. ")[2]
+    originals = [row[:2] for row in rows(notes) if row[0] != "where"]
+    assert len(originals) == 45
+    listed = branch_rows()
+    assert [row[:2] for row in listed[: len(originals)]] == originals
+    for row in listed:
+        assert len(row) == 3, row
+        assert row[2], f"{row[0]}: neither a pin nor a reason"
+
+
+def test_the_pins_of_the_branch_table_are_those_of_the_recipe() -> None:
+    named = {
+        code
+        for row in branch_rows()
+        for code in re.findall(r"`([^`]+)`", row[2])
+        if code.startswith(("tracker.", "detector."))
+    }
+    assert named == set(load_recipe(ROOT / "recipes" / "efficientsam3_tiny.yaml").pins)
