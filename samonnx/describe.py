@@ -30,8 +30,8 @@ __all__ = ["describe", "rounded_up"]
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "numpy")
 
 NOTES = (
-    "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted freely "
-    "together with their frame and flag",
+    "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted "
+    "freely, together with their frame and flag",
     "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent ones",
     "visit frames in increasing frame_index; of more conditioning frames than conditioning_slots the closest are "
     "attended, and an older one counts as a recent frame while it is among them",

@@ -91,7 +91,7 @@ def read(
     pointers, pointer_conditioning = rows(pointer_frames)
     memory = frames[:, :, None, None, None].float().expand(-1, -1, MEMORY, GRID, GRID)
     pointer = pointers[:, :, None].float().expand(-1, -1, WIDTH)
-    component = parts.ReadBank(tiny_tracker(), conditioning_slots, recent_slots)
+    component = parts.ReadBank(tiny_tracker(), conditioning_slots, recent_slots, pointer_slots=16)
     bank = (memory, frames, conditioning, pointer, pointers, pointer_conditioning)
     with torch.inference_mode():
         return Read(*component(scalar(frame), scalar(num_frames), flags(attend), *bank))
