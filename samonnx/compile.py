@@ -29,7 +29,7 @@ from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.reference_tracker import FramePrompt
+from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
 from samonnx.optimize import LOWERINGS, lower, optimize, specialise
 from samonnx.passes.lower.onnx import decomposed
 from samonnx.passes.observers import DumpAfter, VerifyEach
@@ -41,7 +41,7 @@ from samonnx.programs.track import track_program
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
 from samonnx.verify import Comparison, check_structure, require, verify_component
-from samonnx.verify_clip import propagation_feeds, verify_clip
+from samonnx.verify_clip import eager_maps, propagation_feeds, verify_clip
 
 __all__ = ["CompileOptions", "compile_recipe", "main", "trace_program"]
 
@@ -137,9 +137,11 @@ def compile_recipe(
         graphs, reports = _optimized(program, linked, wanted, targets, observers)
         del linked
         figures: Figures = []
+        maps = None
         for target in targets:
             road.step(f"verify target {target} against the reference, {recipe.verify.frames} frames")
-            figures += _verified(graphs, target, recipe, model, program)
+            maps = maps or eager_maps(model)
+            figures += _verified(graphs, target, recipe, model, program, maps)
         road.step(f"emit {output}")
         emit(graphs, describe(recipe, built, program, graphs, figures), output)
         road.finish()
@@ -217,13 +219,20 @@ def _optimized(
 
 
 def _verified(
-    graphs: Mapping[str, Mapping[str, ir.Model]], target: str, recipe: Recipe, model: EfficientSAM3, program: Program
+    graphs: Mapping[str, Mapping[str, ir.Model]],
+    target: str,
+    recipe: Recipe,
+    model: EfficientSAM3,
+    program: Program,
+    maps: ImageFeatures,
 ) -> Figures:
     by_name = {name: by_target[target] for name, by_target in graphs.items()}
     for name, graph in by_name.items():
         check_structure(graph, name, target)
     spec = recipe.verify
-    comparisons = verify_clip(by_name, model, program, recipe.memory, clip_prompts(recipe), spec.frames, spec.atol)
+    comparisons = verify_clip(
+        by_name, model, program, recipe.memory, clip_prompts(recipe), spec.frames, spec.atol, maps
+    )
     require(comparisons)
     figures: Figures = []
     for comparison in comparisons:

@@ -31,7 +31,7 @@ from samonnx.recipe import MemorySpec
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison, compare
 
-__all__ = ["bank_of_reference", "probed", "propagation_feeds", "verify_clip"]
+__all__ = ["bank_of_reference", "eager_maps", "probed", "propagation_feeds", "verify_clip"]
 
 ENCODER_TOLERANCE = 2e-2
 """Rounding inside the image encoder has been seen to move its maps by 3e-3 of their largest value; a wrong layer
@@ -76,11 +76,15 @@ def bank_of_reference(
     return bank
 
 
+def _image(frame_index: int, size: int) -> Array:
+    image: Array = (seeded_frame(frame_index, size)[None] - np.float32(0.5)) / np.float32(0.5)
+    return image
+
+
 def _frame_feeds(ports: Mapping[str, Port], frame_index: int, num_frames: int) -> dict[str, Array]:
     """A synthetic frame, no prompt, an empty bank of zeros."""
     feeds: dict[str, Array] = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items()}
-    size = feeds["image"].shape[-1]
-    feeds["image"] = (seeded_frame(frame_index, size)[None] - np.float32(0.5)) / np.float32(0.5)
+    feeds["image"] = _image(frame_index, feeds["image"].shape[-1])
     feeds["frame_index"], feeds["num_frames"] = np.array(frame_index, np.int32), np.array(num_frames, np.int32)
     feeds["point_labels"][:] = -1
     feeds["attend_memory"][:] = True
@@ -102,6 +106,12 @@ def propagation_feeds(ports: Sequence[Port], seed: int = 0) -> dict[str, Array]:
     return feeds
 
 
+def eager_maps(model: EfficientSAM3) -> ImageFeatures:
+    """The eager image encoder's maps of the clip's frame 0."""
+    with torch.inference_mode():
+        return encode_image(model, torch.from_numpy(_image(0, model.tracker.sizes.image_size)))
+
+
 def verify_clip(
     graphs: Mapping[str, ir.Model],
     model: EfficientSAM3,
@@ -110,9 +120,11 @@ def verify_clip(
     prompts: Mapping[int, FramePrompt],
     frames: int,
     tolerance: float,
+    first_maps: ImageFeatures | None = None,
 ) -> tuple[Comparison, ...]:
     """`graphs`: "track" (every frame) and perhaps "track@first" (frame 0 only). The worst figure of each output over
-    the clip."""
+    the clip. `first_maps`: what `eager_maps` gave, so that it need not be computed for every target."""
+    first_maps = first_maps or eager_maps(model)
     ports = {port.name: port for port in program.inputs}
     worst: dict[str, Comparison] = {}
     with torch.inference_mode():
@@ -131,7 +143,7 @@ def verify_clip(
                 record = tracker.step(t, image, prompt)
                 comparisons = _compare_step(found, record, t, count > 0, tolerance) + _compare_kept(found, feeds, t)
                 if t == 0:
-                    comparisons += _compare_encoder(image, encode_image(model, torch.from_numpy(feeds["image"])))
+                    comparisons += _compare_encoder(image, first_maps)
                 for comparison in comparisons:
                     key = f"{name}: {comparison.what}"
                     if key not in worst or not comparison.largest_error <= worst[key].largest_error:
