@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from samonnx.errors import SamonnxError
+from samonnx.errors import SamonnxError, VerificationError
 from samonnx.passes.evaluation import EngineError, run_model
 from samonnx.passes.graph_values import static_shape
 from samonnx.passes.interface import Array, Exactness, GraphPass
@@ -21,7 +21,7 @@ __all__ = ["DumpAfter", "PassBrokePromiseError", "VerifyEach", "seeded_feeds"]
 _EXTERNAL_BYTES = 1024
 
 
-class PassBrokePromiseError(SamonnxError):
+class PassBrokePromiseError(VerificationError):
     """After a pass, an output of the graph differs by more than the pass declares."""
 
 

@@ -41,7 +41,7 @@ options:
 
 example:
   samonnx compile recipes/efficientsam3_m0_9.yaml
-  samonnx track dist/efficientsam3_m0_9 clip.mp4 --point 320,240
+  samonnx track dist/efficientsam3_m0_9 clip.mp4 --point 320,240 -o overlay.mp4
 
 exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a check of numbers failed; 130 interrupted
 """

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from rich.console import Console
@@ -32,18 +33,18 @@ from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
 from samonnx.optimize import LOWERINGS, lower, optimize, specialise
 from samonnx.passes.lower.onnx import decomposed
-from samonnx.passes.observers import DumpAfter, VerifyEach
-from samonnx.passes.pipeline import PassObserver
+from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
+from samonnx.passes.pipeline import PassObserver, run_passes
 from samonnx.passes.registry import pass_by_name, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
-from samonnx.programs.program import Component, Program
+from samonnx.programs.program import Program
 from samonnx.programs.track import track_program
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
 from samonnx.verify import Comparison, check_structure, require, verify_component
 from samonnx.verify_clip import eager_maps, propagation_feeds, verify_clip
 
-__all__ = ["CompileOptions", "compile_recipe", "main", "trace_program"]
+__all__ = ["CompileOptions", "compile_recipe", "main", "trace_program", "unroll_program"]
 
 COMPONENT_TOLERANCE = 1e-4
 """Of the largest magnitude: float32 rounding of the deepest component stays ten times below, a forgotten term ten
@@ -88,21 +89,28 @@ class _Road:
 def trace_program(
     program: Program, model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
 ) -> dict[str, TracedComponent]:
-    """Trace each component (verified against its module unless `tolerance` is None) and bind its symbolic axes."""
+    """Trace each component, verified against its module unless `tolerance` is None."""
     names = parameter_names(model)
     traced = {}
     for component in program.components:
         one = trace(component, names)
         if tolerance is not None:
             require(verify_component(component, one, tolerance))
-        traced[component.name] = _unrolled(component, one)
+        traced[component.name] = one
     return traced
 
 
-def _unrolled(component: Component, traced: TracedComponent) -> TracedComponent:
-    if component.bindings:
-        UnrollMemory(bindings=dict(component.bindings), validity=dict(component.validity))(traced.model)
-    return traced
+def unroll_program(
+    program: Program, traced: Mapping[str, TracedComponent], observers: Sequence[PassObserver] = ()
+) -> Reports:
+    """Bind the symbolic axes of the traced components, in place."""
+    reports: Reports = []
+    for component in program.components:
+        if component.bindings:
+            unroll = UnrollMemory(bindings=dict(component.bindings), validity=dict(component.validity))
+            result = run_passes(traced[component.name].model, (unroll,), observers=observers)
+            reports += [(component.name, report) for report in result.reports]
+    return reports
 
 
 def compile_recipe(
@@ -127,13 +135,14 @@ def compile_recipe(
         model = cast(EfficientSAM3, built.module)
         program = track_program(model, recipe.memory, recipe.programs["track"])
         wanted = _wanted(program, options.programs)
-        road.step(f"trace {len(program.components)} components, each against its module")
+        road.step(f"trace {len(program.components)} components, check each against its module")
         traced = trace_program(program, model)
-        road.step("link the program")
+        road.step("unroll the memory, link the program")
+        observers = _observers(options, program)
+        unrolled = unroll_program(program, traced, observers)
         linked = link(program, traced)
         del traced
         road.step("passes")
-        observers = _observers(options, program)
         graphs, reports = _optimized(program, linked, wanted, targets, observers)
         del linked
         figures: Figures = []
@@ -145,7 +154,7 @@ def compile_recipe(
         road.step(f"emit {output}")
         emit(graphs, describe(recipe, built, program, graphs, figures), output)
         road.finish()
-    print_summary(console, built.pins, built.weights, reports, figures)
+    print_summary(console, built.pins, built.weights, unrolled + reports, figures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
         f"[bold]{output}[/]: compiled in {time.perf_counter() - start:.1f} s, peak memory {peak:.2f} GiB",
@@ -184,7 +193,12 @@ def _observers(options: CompileOptions, program: Program) -> tuple[PassObserver,
         feeds = propagation_feeds(program.inputs)
 
         def known_feeds(model: ir.Model) -> Mapping[str, Array]:
-            return {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}
+            inputs = [str(value.name) for value in model.graph.inputs]
+            if all(name in feeds for name in inputs):
+                return {name: feeds[name] for name in inputs}
+            # A component on its own: seeded values, every place filled.
+            seeded = seeded_feeds(model)
+            return {name: np.ones_like(array) if array.dtype == np.bool_ else array for name, array in seeded.items()}
 
         observers.append(VerifyEach(feeds=known_feeds, runnable=decomposed))
     if options.dump_after is not None:

@@ -125,5 +125,5 @@ def _additive(build: NodeBuilder, call: AttentionCall) -> ir.Value | None:
     zero = build.constant("zero", np.zeros((), call.dtype.numpy()))
     masked = build.constant("masked", np.array(MASKED_LOGIT, call.dtype.numpy()))
     additive = build.node("Where", call.mask, zero, masked)
-    additive.shape = call.mask.shape
+    additive.shape, additive.type = call.mask.shape, ir.TensorType(call.dtype)
     return additive

@@ -96,12 +96,6 @@ def test_the_machine_is_described(found: dict[str, Any]) -> None:
     assert {"torch", "onnxruntime"} <= set(machine["packages"])
 
 
-def test_a_bank_that_is_not_full_agrees_too(artifacts: Callable[..., Path], tmp_path: Path) -> None:
-    assert run(artifacts(), tmp_path / "track.json", "--frames-in-bank", "3") == ExitCode.OK
-    found = json.loads((tmp_path / "track.json").read_text())
-    assert (found["full_bank"], found["memories"], found["pointers"]) == (False, 3, 3)
-
-
 def test_an_artifact_of_another_recipe_is_refused(
     artifacts: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,88 @@
+"""The situation that is measured: the eager step and the compiled graph must see the same bank, full or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.eager import EagerStep
+from benchmarks.graph_step import GraphStep
+from benchmarks.situation import full_bank_length, make_situation
+from samonnx.build_model import build_model
+from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.programs.track import track_program
+from samonnx.recipe import load_recipe
+from samonnx.verify import compare
+from tests.compiled_artifact import TINY
+
+RECIPE = load_recipe(TINY)
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientSAM3:
+    return cast(EfficientSAM3, build_model(RECIPE).module)
+
+
+@pytest.mark.parametrize(
+    ("length", "memories", "pointers"), [(1, 1, 1), (3, 3, 3), (9, 7, 9), (16, 7, 16), (20, 7, 16)]
+)
+def test_earlier_frames_fill_the_bank_as_tracking_would(
+    model: EfficientSAM3, length: int, memories: int, pointers: int
+) -> None:
+    situation = make_situation(model, RECIPE.memory, length)
+    assert (len(situation.memory_frames), len(situation.pointer_frames)) == (memories, pointers)
+    feeds = situation.program_feeds(track_program(model, RECIPE.memory, RECIPE.programs["track"]), RECIPE.memory)
+    for name, frames in (("bank.memory_frame", memories), ("bank.pointer_frame", pointers)):
+        assert np.count_nonzero(feeds[name] >= 0) == frames
+
+
+def test_the_bank_is_full_as_soon_as_it_can_be(model: EfficientSAM3) -> None:
+    length = full_bank_length(RECIPE.memory)
+    assert len(make_situation(model, RECIPE.memory, length).pointer_frames) == 16
+    assert len(make_situation(model, RECIPE.memory, length - 1).pointer_frames) == 15
+
+
+@pytest.mark.parametrize("length", [1, 3, 16])
+def test_the_compiled_graph_gives_the_eager_step_s_masks(
+    model: EfficientSAM3, artifacts: Callable[..., Path], length: int
+) -> None:
+    situation = make_situation(model, RECIPE.memory, length)
+    expected = EagerStep(model, situation)()
+    feeds = situation.program_feeds(track_program(model, RECIPE.memory, RECIPE.programs["track"]), RECIPE.memory)
+    found = GraphStep(artifacts() / "track.onnx", feeds, threads=1)()
+    assert compare("low_res_masks", found["low_res_masks"], expected["low_res_masks"], 1e-4).ok
+
+
+@pytest.mark.parametrize("both_necks", [False, True])
+def test_an_eager_step_leaves_the_situation_as_it_was(model: EfficientSAM3, both_necks: bool) -> None:
+    situation = make_situation(model, RECIPE.memory, 4)
+    step = EagerStep(model, situation, both_necks)
+    first, second = step(), step()
+    assert set(situation.tracker.others) == {1, 2, 3}
+    assert set(situation.tracker.conditioning) == {0}
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_the_original_s_two_necks_change_no_number(model: EfficientSAM3) -> None:
+    situation = make_situation(model, RECIPE.memory, 4)
+    one, two = EagerStep(model, situation), EagerStep(model, situation, both_necks=True)
+    assert all(np.array_equal(a, b) for a, b in zip(one().values(), two().values(), strict=True))
+    assert one.unread_flops() == 0
+    grid, c = 8, 32  # by hand: the trunk and every level are 32 wide, 2x2 transposed convolutions, 1x1, 3x3
+
+    def convolutions(width: int, side: int) -> int:
+        return 2 * side**2 * (width * c + 9 * c * c)
+
+    fine = 2 * 4 * (grid**2 * 32 * 16 + (2 * grid) ** 2 * 16 * 8) + convolutions(8, 4 * grid)
+    middle = 2 * 4 * grid**2 * 32 * 16 + convolutions(16, 2 * grid)
+    assert two.unread_flops() == fine + middle + convolutions(32, grid) + 2 * convolutions(32, grid // 2)
+
+
+def test_inference_mode_does_not_leak(model: EfficientSAM3) -> None:
+    EagerStep(model, make_situation(model, RECIPE.memory, 2))()
+    assert not torch.is_inference_mode_enabled()
