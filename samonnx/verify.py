@@ -10,7 +10,7 @@ Errors are the largest absolute difference over the reference tensor's largest m
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from samonnx.graph_session import Array, GraphSession
 from samonnx.programs.program import Component
 from samonnx.trace import TracedComponent
 
-__all__ = ["DOMAINS", "Comparison", "check_structure", "compare", "require", "verify_component"]
+__all__ = ["DOMAINS", "Comparison", "check_structure", "compare", "component_check", "require", "verify_component"]
 
 DOMAINS: Mapping[str, frozenset[str]] = {"onnx": frozenset({""}), "ort-cpu": frozenset({"", "com.microsoft"})}
 """Target → operator domains that its graphs may use."""
@@ -101,9 +101,9 @@ def check_structure(model: ir.Model, name: str, target: str) -> None:
         ir.save(model.clone(), path, external_data="model.data")
         try:
             onnx.checker.check_model(str(path), full_check=True)
-            onnx.shape_inference.infer_shapes_path(
-                str(path), str(Path(folder) / "inferred.onnx"), strict_mode=True, data_prop=True
-            )
+            # Shapes never depend on the weights, so they need not be read again.
+            bare = onnx.load(str(path), load_external_data=False)
+            onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise VerificationError(f"{name} for target {target!r} fails the ONNX checker: {error}") from error
 
@@ -132,12 +132,27 @@ def _smooth_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def verify_component(component: Component, traced: TracedComponent, tolerance: float) -> tuple[Comparison, ...]:
     """The traced graph against its module on `seeded_inputs`; symbolic axes take the examples' sizes."""
+    return component_check(component, traced, tolerance)()
+
+
+def component_check(
+    component: Component, traced: TracedComponent, tolerance: float
+) -> Callable[[], tuple[Comparison, ...]]:
+    """`verify_component` in two parts: the module runs now, the graph when the returned function is called.
+
+    The second part touches no torch, so it may run beside the tracing of other components.
+    """
     inputs = seeded_inputs(component)
     with torch.inference_mode():
-        expected = component.module(*inputs.values())
-    expected = expected if isinstance(expected, tuple) else (expected,)
-    found = GraphSession(traced.model).run({name: tensor.numpy() for name, tensor in inputs.items()})
-    return tuple(
-        compare(f"{component.name}.{name}", found[name], tensor.numpy(), tolerance)
-        for name, tensor in zip(component.outputs, expected, strict=True)
-    )
+        returned = component.module(*inputs.values())
+    expected = [tensor.numpy() for tensor in (returned if isinstance(returned, tuple) else (returned,))]
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
+
+    def check() -> tuple[Comparison, ...]:
+        found = GraphSession(traced.model).run(feeds)
+        return tuple(
+            compare(f"{component.name}.{name}", found[name], array, tolerance)
+            for name, array in zip(component.outputs, expected, strict=True)
+        )
+
+    return check

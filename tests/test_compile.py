@@ -42,7 +42,7 @@ def test_a_failed_verification_leaves_the_earlier_artifact_and_names_the_figure(
     output.symlink_to(artifacts(), target_is_directory=True)
     before = digests(output)
     bad = (Comparison("encode_image.features", 0.5, 1e-4),)
-    monkeypatch.setattr(samonnx.compile, "verify_component", lambda *_: bad)
+    monkeypatch.setattr(samonnx.compile, "component_check", lambda *_: lambda: bad)
     with pytest.raises(VerificationError, match=r"encode_image.features: error 5.00e-01, allowed 1.0e-04"):
         compile_recipe(TINY, CompileOptions(output=output), Console(quiet=True))
     assert digests(output) == before

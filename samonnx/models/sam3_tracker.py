@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samonnx.errors import SamonnxError
@@ -179,7 +178,7 @@ class Tracker(nn.Module):
         present = decoded.object_score > 0
         low_res = torch.where(present[..., None, None], choice.logits, ABSENT_LOGIT)
         size = self.sizes.image_size
-        masks = F.interpolate(low_res, size=(size, size), mode="bilinear", align_corners=False)
+        masks = antialiased_resize(low_res, size)
         pointer = torch.where(present, self.obj_ptr_proj(choice.token), self.no_obj_ptr)
         return FrameOutput(low_res, masks, decoded.ious[:, 1:], choice.iou, choice.index, decoded.object_score, pointer)
 
