@@ -122,17 +122,21 @@ def verify_clip(
     tolerance: float,
     first_maps: ImageFeatures | None = None,
 ) -> tuple[Comparison, ...]:
-    """`graphs`: "track" (every frame) and perhaps "track@first" (frame 0 only). The worst figure of each output over
-    the clip. `first_maps`: what `eager_maps` gave, so that it need not be computed for every target."""
+    """The worst figure of each output over the clip.
+
+    `graphs`: "track" and perhaps "track@first", which then runs frame 0, and "track" the frames after it. `first_maps`:
+    what `eager_maps` gave, so that it need not be computed for every target.
+    """
     first_maps = first_maps or eager_maps(model)
     ports = {port.name: port for port in program.inputs}
     worst: dict[str, Comparison] = {}
+    limits = (memory.conditioning_slots, memory.recent_slots)
+    tracker = ReferenceTracker(model, *limits, num_frames=frames, max_pointers=memory.pointer_slots)
     with torch.inference_mode():
-        for name, graph in graphs.items():
-            session = GraphSession(probed(graph))
-            limits = (memory.conditioning_slots, memory.recent_slots)
-            tracker = ReferenceTracker(model, *limits, num_frames=frames, max_pointers=memory.pointer_slots)
-            for t in range(1 if name.endswith("@first") else frames):
+        for name in sorted(graphs, reverse=True):
+            session = GraphSession(probed(graphs[name]))
+            is_first, has_first = name.endswith("@first"), any(other.endswith("@first") for other in graphs)
+            for t in range(1 if has_first and not is_first and frames > 1 else 0, 1 if is_first else frames):
                 prompt = prompts.get(t, FramePrompt())
                 feeds = _frame_feeds(ports, t, frames) | bank_of_reference(tracker, ports, t, memory)
                 count = len(prompt.labels)

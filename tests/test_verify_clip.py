@@ -244,8 +244,21 @@ def test_a_right_graph_passes_in_every_figure(sessions: Sessions) -> None:
         "track: next_bank.pointer",
         SHARE,
         "track: next_bank.memory",
+        *(
+            f"track: next_bank.{kind}{part}, other slots"
+            for kind in ("memory", "pointer")
+            for part in ("", "_frame", "_conditioning")
+        ),
+        *(f"track: image encoder: {name}" for name in ("high_res_0", "high_res_1", "features")),
     ]
     assert failed(found) == []
+
+
+def test_a_slot_of_another_frame_that_changes_is_found(sessions: Sessions) -> None:
+    def spoil(frame: int, outputs: Outputs) -> None:
+        outputs["next_bank.pointer_conditioning"][outputs["next_bank.pointer_frame"] != frame] ^= True
+
+    assert failed(verified(sessions, spoil)) == ["track: next_bank.pointer_conditioning, other slots"]
 
 
 def test_each_step_gets_its_synthetic_frame_its_prompt_and_the_references_bank(sessions: Sessions) -> None:
@@ -346,7 +359,7 @@ def test_a_pixel_on_the_edge_excuses_the_memory_of_a_frame_with_points_and_of_no
     def turned(only: int, pixels: int) -> Spoil:
         def spoil(frame: int, outputs: Outputs) -> None:
             if frame == only:
-                outputs["next_bank.memory"] += 1
+                outputs["next_bank.memory"][outputs["next_bank.memory_frame"] == frame] += 1
                 flipped(outputs, pixels)
 
         return spoil
@@ -371,9 +384,9 @@ def test_more_pixels_across_the_threshold_than_the_share_fail(sessions: Sessions
     assert failed(verified(sessions, turned(2), 0.1)) == [SHARE]
 
 
-def test_the_first_frames_program_runs_on_frame_0_alone(sessions: Sessions) -> None:
+def test_the_first_frames_program_runs_frame_0_and_the_general_one_the_frames_after_it(sessions: Sessions) -> None:
     found = verified(sessions, names=("track", "track@first"))
-    assert len(sessions["track"].asked) == FRAMES
+    assert [int(step["frame_index"]) for step in sessions["track"].asked] == list(range(1, FRAMES))
     assert [int(step["frame_index"]) for step in sessions["track@first"].asked] == [0]
     assert {what.split(":")[0] for what in found} == {"track", "track@first"}
     assert failed(found) == []

@@ -178,7 +178,8 @@ class Tracker(nn.Module):
         present = decoded.object_score > 0
         low_res = torch.where(present[..., None, None], choice.logits, ABSENT_LOGIT)
         size = self.sizes.image_size
-        masks = antialiased_resize(low_res, size)
+        # Chosen again after the resize, whose rounded weights would turn -1024 into -1023.9999.
+        masks = torch.where(present[..., None, None], antialiased_resize(choice.logits, size), ABSENT_LOGIT)
         pointer = torch.where(present, self.obj_ptr_proj(choice.token), self.no_obj_ptr)
         return FrameOutput(low_res, masks, decoded.ious[:, 1:], choice.iou, choice.index, decoded.object_score, pointer)
 
