@@ -6,11 +6,6 @@ default opset, at which it writes attention as MatMul, Softmax, MatMul; nothing 
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.situation import Situation
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.trace import quiet_exporter
 
 __all__ = ["OUTPUTS", "StraightforwardStep", "export_straightforward"]
 
@@ -66,31 +62,13 @@ class StraightforwardStep(nn.Module):
         return output.low_res_masks, output.masks, output.ious, output.object_score, output.pointer, memory
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints progress and warns of packages that are not installed; its exceptions still come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def export_straightforward(model: EfficientSAM3, situation: Situation, path: Path) -> dict[str, Array]:
     """Write the graph to `path` (weights beside it, in `<path>.data`) and return its inputs for `situation`."""
     tracker = situation.tracker
     maps = torch.stack([tracker.record(t).memory for t in situation.memory_frames], dim=1)
     pointers = torch.stack([tracker.record(t).output.pointer for t in situation.pointer_frames], dim=1)
     given = {"image": situation.image, "maps": maps, "pointers": pointers}
-    with _quiet(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         torch.onnx.export(
             StraightforwardStep(model, situation).eval(),
             tuple(given.values()),

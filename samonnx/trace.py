@@ -18,7 +18,7 @@ from torch import nn
 from samonnx.errors import SamonnxError
 from samonnx.programs.program import Component
 
-__all__ = ["OPSET", "TraceError", "TracedComponent", "parameter_names", "trace"]
+__all__ = ["OPSET", "TraceError", "TracedComponent", "parameter_names", "quiet_exporter", "trace"]
 
 OPSET = 23
 
@@ -42,7 +42,7 @@ def parameter_names(root: nn.Module) -> Mapping[int, str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter prints progress and warns of packages that are not installed; its exceptions still come through."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -85,7 +85,7 @@ def trace(component: Component, names: Mapping[int, str] | None = None) -> Trace
             "give the output a name of its own"
         )
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             exported = torch.onnx.export(
                 component.module,
                 # torch.export takes one tensor passed twice for one input
