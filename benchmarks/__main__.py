@@ -10,7 +10,10 @@ from types import MappingProxyType
 from samonnx.exit_codes import ExitCode, run_command
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
-    {"track": "one tracking step: eager PyTorch, a straightforward export, and the compiled graphs"}
+    {
+        "track": "one tracking step: eager PyTorch, a straightforward export, and the compiled graphs",
+        "segment": "image, words and a box to detections, and the parts alone: the same variants",
+    }
 )
 """Name of each benchmark (its module is `benchmarks.<name>`) and what it measures."""
 

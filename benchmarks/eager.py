@@ -1,7 +1,7 @@
 """The eager reference as a variant: one step of the tracker with its dictionaries, image encoder included.
 
 `both_necks` does the original's work as well: it computes the detector's neck beside the tracker's, and the fourth
-level of each, none of which tracking reads (`model/necks.py` upstream). Those weights do not matter for time.
+level of each, none of which tracking reads (`model/necks.py` upstream).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.situation import Situation
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.feature_pyramid import PYRAMID_SCALES, pyramid_level
 from samonnx.models.reference_tracker import FrameRecord, ImageFeatures, encode_image
 
 __all__ = ["EagerStep"]
@@ -40,7 +39,7 @@ class EagerStep:
         assert self.unread_levels is not None
         backbone, decoder = self.model.detector.backbone.vision_backbone, self.model.tracker.sam_mask_decoder
         trunk_map = backbone.trunk(image)
-        level_0, level_1, features = [level(trunk_map) for level in list(backbone.sam2_convs)[:3]]
+        level_0, level_1, features = backbone.tracker_maps(trunk_map)
         for level in self.unread_levels:
             level(trunk_map)
         return ImageFeatures(decoder.conv_s0(level_0), decoder.conv_s1(level_1), features)
@@ -49,26 +48,16 @@ class EagerStep:
         """FLOPs of what the original computes and tracking does not read; 0 without `both_necks`."""
         if self.unread_levels is None:
             return 0
-        grid = self.model.tracker.sizes.grid
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             for level in self.unread_levels:
-                level(torch.zeros(1, _trunk_channels(self.model), grid, grid))
+                level(torch.zeros(self.model.trunk_map_shape))
         return int(counter.get_total_flops())
 
 
-def _trunk_channels(model: EfficientSAM3) -> int:
-    coarse = model.detector.backbone.vision_backbone.sam2_convs[2]
-    assert isinstance(coarse, nn.Sequential)
-    first = coarse[0]
-    assert isinstance(first, nn.Conv2d)
-    return first.in_channels
-
-
-def _unread_levels(model: EfficientSAM3) -> nn.ModuleList:
+def _unread_levels(model: EfficientSAM3) -> list[nn.Module]:
     """The detector's four levels and the tracker's fourth."""
-    channels, width = _trunk_channels(model), model.tracker.sizes.hidden_dim
-    levels = [pyramid_level(scale, channels, width) for scale in (*PYRAMID_SCALES, PYRAMID_SCALES[-1])]
-    return nn.ModuleList(levels).eval().requires_grad_(False)
+    backbone = model.detector.backbone.vision_backbone
+    return [*backbone.convs, backbone.sam2_convs[3]]
 
 
 def _named(record: FrameRecord) -> dict[str, Array]:

@@ -52,6 +52,7 @@ class GraphStep:
         self.session.run_with_iobinding(self._binding)
 
     def __call__(self) -> dict[str, Array]:
-        """One step, and its outputs (views of buffers that the next step overwrites)."""
+        """One step, and copies of its outputs: the buffers themselves are overwritten by the next step, and gone with
+        the session."""
         self.run()
-        return {name: value.numpy() for name, value in self._outputs.items()}
+        return {name: value.numpy().copy() for name, value in self._outputs.items()}

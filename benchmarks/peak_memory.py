@@ -1,9 +1,11 @@
 """Peak resident memory of one variant alone in a fresh process, from its start to the end of a few steps.
 
 python -m benchmarks.peak_memory graph GRAPH FEEDS.npz THREADS
-python -m benchmarks.peak_memory eager RECIPE LENGTH SEED THREADS [CHECKPOINT]
+python -m benchmarks.peak_memory eager-track RECIPE LENGTH SEED THREADS [CHECKPOINT]
+python -m benchmarks.peak_memory eager-program RECIPE PROGRAM FEEDS.npz THREADS [CHECKPOINT]
 
-Everything is counted: the interpreter, the engine's libraries, loading the weights, the inputs.
+Everything is counted: the interpreter, the engine's libraries, loading the weights, the inputs. Eager variants load the
+whole model, whatever part of it they run.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from samonnx.errors import SamonnxError
 
@@ -57,7 +60,7 @@ def _run_graph(path: str, feeds: str, threads: str) -> None:
         step.run()
 
 
-def _run_eager(recipe_path: str, length: str, seed: str, threads: str, checkpoint: str = "") -> None:
+def _run_eager_track(recipe_path: str, length: str, seed: str, threads: str, checkpoint: str = "") -> None:
     from typing import cast
 
     import torch
@@ -77,9 +80,36 @@ def _run_eager(recipe_path: str, length: str, seed: str, threads: str, checkpoin
         step()
 
 
+def _run_eager_program(recipe_path: str, name: str, feeds: str, threads: str, checkpoint: str = "") -> None:
+    from typing import cast
+
+    import numpy as np
+    import torch
+
+    from benchmarks.whole_program import EagerProgram
+    from samonnx.build_model import build_model
+    from samonnx.models.efficientsam3 import EfficientSAM3
+    from samonnx.programs.recipe_programs import recipe_programs
+    from samonnx.recipe import load_recipe
+
+    torch.set_num_threads(int(threads))
+    recipe = load_recipe(Path(recipe_path))
+    model = cast(EfficientSAM3, build_model(recipe, Path(checkpoint) if checkpoint else None).module)
+    programs = {program.name: program for program in recipe_programs(model, recipe)}
+    with np.load(feeds) as stored:
+        step = EagerProgram(programs[name], dict(stored))
+    for _ in range(STEPS):
+        step()
+
+
+_KINDS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {"graph": _run_graph, "eager-track": _run_eager_track, "eager-program": _run_eager_program}
+)
+
+
 def _main(arguments: Sequence[str]) -> int:
     kind, *rest = arguments
-    (_run_graph if kind == "graph" else _run_eager)(*rest)
+    _KINDS[kind](*rest)
     sys.stdout.write(f"{_peak_of_this_process()}\n")
     return 0
 

@@ -43,7 +43,8 @@ class StraightforwardStep(nn.Module):
 
     def forward(self, image: Tensor, maps: Tensor, pointers: Tensor) -> tuple[Tensor, ...]:
         tracker, decoder = self.model.tracker, self.model.tracker.sam_mask_decoder
-        level_0, level_1, features = self.model.detector.backbone.vision_backbone(image)
+        backbone = self.model.detector.backbone.vision_backbone
+        level_0, level_1, features = backbone.tracker_maps(backbone.trunk(image))
         conditioned = tracker.transformer(
             features,
             maps.flatten(3).transpose(2, 3),

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from samonnx.passes.evaluation import RANDOM_OPERATORS
@@ -44,11 +45,11 @@ class MergeDuplicates(GraphPass):
 
 
 def _merge_initializers(graph: ir.Graph) -> bool:
-    # Content is hashed only where type and shape agree already, so that most weights are never read.
+    # Content is hashed only where type, shape and a few values agree already, so that most weights are never read.
     alike: defaultdict[Hashable, list[tuple[ir.Value, ir.TensorProtocol]]] = defaultdict(list)
     for value in graph.initializers.values():
         if value.const_value is not None and not value.is_graph_input() and not value.is_graph_output():
-            alike[_type_key(value.const_value)].append((value, value.const_value))
+            alike[_type_key(value.const_value), _sample_key(value.const_value)].append((value, value.const_value))
     modified = False
     for group in alike.values():
         first: dict[bytes, ir.Value] = {}
@@ -109,6 +110,14 @@ def _attribute_key(attribute: ir.Attr) -> Hashable | None:
 
 def _type_key(tensor: ir.TensorProtocol) -> Hashable:
     return (tensor.dtype, tuple(tensor.shape.numpy()))
+
+
+def _sample_key(tensor: ir.TensorProtocol) -> bytes:
+    """A few values of the tensor: equal for equal tensors."""
+    if tensor.dtype == ir.DataType.STRING:
+        return b""
+    values = np.asarray(tensor.numpy()).reshape(-1)
+    return values[:: max(1, values.size // 16)].tobytes()
 
 
 def _content_key(tensor: ir.TensorProtocol) -> bytes:

@@ -68,7 +68,7 @@ class VerifyEach:
         seed: of the default inputs (`seeded_feeds`).
         feeds: overrides them: from the model after the pass to its inputs.
         runnable: what is run in a model's place, where ONNX Runtime refuses what the standard allows
-            (`samonnx.passes.lower.onnx.decomposed`).
+            (`samonnx.passes.lower.runnable`).
         threads: of ONNX Runtime; more than one may change the last bits of large sums.
     """
 

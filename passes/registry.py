@@ -62,6 +62,7 @@ PASSES: Mapping[str, Callable[[], type[GraphPass]]] = MappingProxyType(
         "mask_as_channel": _lazy("samonnx.passes.mask_as_channel:MaskAsChannel"),
         "lower_onnx": _lazy("samonnx.passes.lower.onnx:LowerOnnx"),
         "lower_ort_cpu": _lazy("samonnx.passes.lower.ort_cpu:LowerOrtCpu"),
+        "lower_opset": _lazy("samonnx.passes.lower.opset:LowerOpset"),
     }
 )
 """Name → function that imports and returns the pass class. Order is that of `--list-passes`."""

@@ -1,7 +1,8 @@
 """The console script `samonnx`: finds the subcommand and hands over to its module.
 
 Each subcommand is a module with `main(argv) -> int`, imported only when it is called for, so that `samonnx track`
-runs without torch and `samonnx --help` is immediate. `python -m samonnx.<subcommand>` does the same.
+and `samonnx segment` run without torch, and `samonnx --help` is immediate. `python -m samonnx.<subcommand>` does the
+same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "compile": "compile a recipe into ONNX graphs, one weights file and a manifest",
         "track": "track objects through a video with a compiled artifact (no torch needed)",
+        "segment": "find what words and boxes describe in images, with a compiled artifact (no torch needed)",
         "golden": "record an artifact's outputs, or check them against a record",
         "schema": "print the JSON schema of recipes, for editors",
     }
@@ -41,7 +43,8 @@ options:
 
 example:
   samonnx compile recipes/efficientsam3_m0_9.yaml
-  samonnx track dist/efficientsam3_m0_9 clip.mp4 --point 320,240 -o overlay.mp4
+  samonnx segment dist/efficientsam3_m0_9 photo.jpg --text "a dog" -o dogs.png
+  samonnx track dist/efficientsam3_m0_9 clip.mp4 --text "a dog" -o overlay.mp4
 
 exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a check of numbers failed; 130 interrupted
 """

@@ -9,8 +9,8 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,20 +32,25 @@ from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
-from samonnx.optimize import LOWERINGS, lower, optimize, specialise
-from samonnx.passes.lower.onnx import decomposed
+from samonnx.optimize import LOWERINGS, component_passes, lower, optimize, specialise
+from samonnx.passes.interface import GraphPass
+from samonnx.passes.lower import runnable
 from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
 from samonnx.passes.pipeline import PassObserver, run_passes
 from samonnx.passes.registry import pass_by_name, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
-from samonnx.programs.program import Program
-from samonnx.programs.track import track_program
+from samonnx.programs.program import Component, Program
+from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
 from samonnx.verify import Comparison, check_structure, component_check, require
 from samonnx.verify_clip import eager_maps, propagation_feeds, verify_clip
+from samonnx.verify_program import ProgramVerifier
 
-__all__ = ["CompileOptions", "compile_recipe", "main", "trace_program", "unroll_program"]
+__all__ = ["CompileOptions", "bind_components", "compile_recipe", "main", "trace_components"]
+
+Graphs = dict[str, dict[str, ir.Model]]
+"""Program name → target → graph."""
 
 COMPONENT_TOLERANCE = 1e-4
 """Of the largest magnitude: float32 rounding of the deepest component stays ten times below, a forgotten term ten
@@ -87,16 +92,19 @@ class _Road:
         self.name = ""
 
 
-def trace_program(
-    program: Program, model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
+def trace_components(
+    components: Iterable[Component], model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
 ) -> dict[str, TracedComponent]:
-    """Trace each component, verified against its module unless `tolerance` is None."""
+    """Trace each component, verified against its module unless `tolerance` is None. Of components that share their
+    name, as those of programs that share them do, the first is traced."""
     names = parameter_names(model)
-    traced = {}
+    traced: dict[str, TracedComponent] = {}
     # Tracing is Python on one core; ONNX Runtime checks the last component on the other.
     with ThreadPoolExecutor(max_workers=1) as pool:
         checks = []
-        for component in program.components:
+        for component in components:
+            if component.name in traced:
+                continue
             traced[component.name] = one = trace(component, names)
             if tolerance is not None:
                 checks.append(pool.submit(component_check(component, one, tolerance)))
@@ -105,16 +113,18 @@ def trace_program(
     return traced
 
 
-def unroll_program(
-    program: Program, traced: Mapping[str, TracedComponent], observers: Sequence[PassObserver] = ()
+def bind_components(
+    components: Iterable[Component], traced: Mapping[str, TracedComponent], observers: Sequence[PassObserver] = ()
 ) -> Reports:
-    """Bind the symbolic axes of the traced components, in place."""
+    """Bind the symbolic axes of the traced components and fold what is constant inside each, in place: programs that
+    share a component share its folded weights."""
     reports: Reports = []
-    for component in program.components:
+    for component in {component.name: component for component in components}.values():
+        passes: list[GraphPass] = []
         if component.bindings:
-            unroll = UnrollMemory(bindings=dict(component.bindings), validity=dict(component.validity))
-            result = run_passes(traced[component.name].model, (unroll,), observers=observers)
-            reports += [(component.name, report) for report in result.reports]
+            passes.append(UnrollMemory(bindings=dict(component.bindings), validity=dict(component.validity)))
+        result = run_passes(traced[component.name].model, (*passes, *component_passes()), observers=observers)
+        reports += [(component.name, report) for report in result.reports]
     return reports
 
 
@@ -138,28 +148,39 @@ def compile_recipe(
         road.step("build the module, pin its branches, fill its weights")
         built = build_model(recipe, options.checkpoint)
         model = cast(EfficientSAM3, built.module)
-        program = track_program(model, recipe.memory, recipe.programs["track"])
-        wanted = _wanted(program, options.programs)
-        road.step(f"trace {len(program.components)} components, check each against its module")
-        traced = trace_program(program, model)
-        road.step("unroll the memory, link the program")
-        observers = _observers(options, program)
-        unrolled = unroll_program(program, traced, observers)
-        linked = link(program, traced)
-        del traced
-        road.step("passes")
-        graphs, reports = _optimized(program, linked, wanted, targets, observers)
-        del linked
+        programs, wanted = _wanted(recipe_programs(model, recipe), options.programs)
+        components = [component for program in programs for component in program.components]
+        road.step(f"trace {len({part.name for part in components})} components, check each against its module")
+        traced = trace_components(components, model)
+        road.step("unroll the memory, fold constants in each component")
+        reports = bind_components(components, traced, _observers(options, components))
+        graphs: Graphs = {}
         figures: Figures = []
-        maps = None
-        for target in targets:
-            road.step(f"verify target {target} against the reference, {recipe.verify.frames} frames")
-            maps = maps or eager_maps(model)
-            figures += _verified(graphs, target, recipe, model, program, maps)
+        verifier = _Verifier(recipe, model)
+        # Linking and passes are Python on one core; the engines verify the last program on the other.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            verified: list[tuple[str, str, Future[Figures]]] = []
+            try:
+                for program in programs:
+                    road.step(f"{program.name}: link, passes")
+                    observers = _observers(options, program.components, program)
+                    linked = link(program, {part.name: traced[part.name] for part in program.components})
+                    made, done = _optimized(program, linked, wanted, targets, observers)
+                    reports += done
+                    graphs |= made
+                    del linked
+                    for target in targets:
+                        by_name = {name: by_target[target] for name, by_target in made.items()}
+                        verified.append((program.name, target, pool.submit(verifier.verify, by_name, target, program)))
+                for name, target, future in verified:
+                    road.step(f"{name}: verify target {target}")
+                    figures += future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
         road.step(f"emit {output}")
-        emit(graphs, describe(recipe, built, program, graphs, figures), output)
+        emit(graphs, describe(recipe, built, programs, graphs, figures), output)
         road.finish()
-    print_summary(console, built.pins, built.weights, unrolled + reports, figures)
+    print_summary(console, built.pins, built.weights, reports, figures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
         f"[bold]{output}[/]: compiled in {time.perf_counter() - start:.1f} s, peak memory {peak:.2f} GiB",
@@ -184,36 +205,47 @@ def _check_options(options: CompileOptions) -> None:
         pass_by_name(options.dump_after)
 
 
-def _wanted(program: Program, names: Sequence[str]) -> tuple[str, ...]:
-    known = (program.name, *(s.name for s in program.specialisations))
+def _wanted(programs: Sequence[Program], names: Sequence[str]) -> tuple[tuple[Program, ...], frozenset[str]]:
+    """The programs to link, and the names (specialisations among them) of the graphs to make."""
+    known = [name for program in programs for name in program.names]
     for name in names:
         if name not in known:
             raise SamonnxError(f"--program {name}: this recipe has no such program; it has: {', '.join(known)}")
-    return tuple(names) or known
+    wanted = frozenset(names or known)
+    return tuple(program for program in programs if wanted.intersection(program.names)), wanted
 
 
-def _observers(options: CompileOptions, program: Program) -> tuple[PassObserver, ...]:
+def _observers(
+    options: CompileOptions, components: Iterable[Component], program: Program | None = None
+) -> tuple[PassObserver, ...]:
     observers: list[PassObserver] = []
     if options.verify_each:
-        feeds = propagation_feeds(program.inputs)
+        bounds = {name: bound for component in components for name, bound in component.integers.items()}
+        feeds = propagation_feeds(program.inputs) if program is not None and program.bank else {}
 
         def known_feeds(model: ir.Model) -> Mapping[str, Array]:
             inputs = [str(value.name) for value in model.graph.inputs]
-            if all(name in feeds for name in inputs):
-                return {name: feeds[name] for name in inputs}
-            # A component on its own: seeded values, every place filled.
+            # Without a bank, or for a component on its own: seeded values, every place filled.
             seeded = seeded_feeds(model)
-            return {name: np.ones_like(array) if array.dtype == np.bool_ else array for name, array in seeded.items()}
+            filled = {name: np.ones_like(array) if array.dtype == np.bool_ else array for name, array in seeded.items()}
+            filled |= {
+                name: low + filled[name] % (high - low) for name, (low, high) in bounds.items() if name in filled
+            }
+            return {name: feeds[name] if name in feeds else filled[name] for name in inputs}
 
-        observers.append(VerifyEach(feeds=known_feeds, runnable=decomposed))
+        observers.append(VerifyEach(feeds=known_feeds, runnable=runnable))
     if options.dump_after is not None:
         observers.append(DumpAfter(options.dump_after, Path(f"{options.dump_after}.onnx")))
     return tuple(observers)
 
 
 def _optimized(
-    program: Program, linked: ir.Model, wanted: Sequence[str], targets: Sequence[str], observers: Sequence[PassObserver]
-) -> tuple[dict[str, dict[str, ir.Model]], Reports]:
+    program: Program,
+    linked: ir.Model,
+    wanted: Collection[str],
+    targets: Sequence[str],
+    observers: Sequence[PassObserver],
+) -> tuple[Graphs, Reports]:
     """Program name → target → graph, and the report of each pass with the graph it ran on."""
     reports: Reports = []
     if program.pinned:
@@ -227,8 +259,8 @@ def _optimized(
             made = specialise(result.model, special.pinned, observers)
             general[special.name] = made.model
             reports += [(special.name, report) for report in made.reports]
-    graphs: dict[str, dict[str, ir.Model]] = {}
-    for name in wanted:
+    graphs: Graphs = {}
+    for name in [name for name in program.names if name in wanted]:
         graphs[name] = {}
         for target in targets:
             lowered = lower(general[name], target, observers)
@@ -237,27 +269,39 @@ def _optimized(
     return graphs, reports
 
 
-def _verified(
-    graphs: Mapping[str, Mapping[str, ir.Model]],
-    target: str,
-    recipe: Recipe,
-    model: EfficientSAM3,
-    program: Program,
-    maps: ImageFeatures,
-) -> Figures:
-    by_name = {name: by_target[target] for name, by_target in graphs.items()}
-    for name, graph in by_name.items():
-        check_structure(graph, name, target)
-    spec = recipe.verify
-    comparisons = verify_clip(
-        by_name, model, program, recipe.memory, clip_prompts(recipe), spec.frames, spec.atol, maps
-    )
-    require(comparisons)
-    figures: Figures = []
-    for comparison in comparisons:
-        name, _, what = comparison.what.partition(": ")
-        figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
-    return figures
+class _Verifier:
+    """Verifies the graphs of one program and target at a time, each program in its way; keeps what the eager side
+    gave."""
+
+    def __init__(self, recipe: Recipe, model: EfficientSAM3) -> None:
+        self._recipe, self._model = recipe, model
+        self._calls = ProgramVerifier(model, recipe.verify.atol)
+        self._maps: ImageFeatures | None = None
+
+    def verify(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Figures:
+        """`graphs`: the program and its specialisations by name. Raises VerificationError."""
+        for name, graph in graphs.items():
+            check_structure(graph, name, target)
+        if program.name == "track":
+            comparisons = self._verify_clip(graphs, program)
+        else:
+            comparisons = [
+                Comparison(f"{name}: {one.what}", one.largest_error, one.tolerance)
+                for name, graph in graphs.items()
+                for one in self._calls.verify(graph, program)
+            ]
+        require(comparisons)
+        figures: Figures = []
+        for comparison in comparisons:
+            name, _, what = comparison.what.partition(": ")
+            figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
+        return figures
+
+    def _verify_clip(self, graphs: Mapping[str, ir.Model], program: Program) -> Sequence[Comparison]:
+        self._maps = self._maps or eager_maps(self._model)
+        recipe, spec = self._recipe, self._recipe.verify
+        prompts = clip_prompts(recipe)
+        return verify_clip(graphs, self._model, program, recipe.memory, prompts, spec.frames, spec.atol, self._maps)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -280,7 +324,11 @@ def _arguments() -> argparse.ArgumentParser:
         "--target", action="append", default=[], metavar="T", help="onnx or ort-cpu; repeatable (default: the recipe's)"
     )
     parser.add_argument(
-        "--program", action="append", default=[], metavar="P", help="track or track@first; repeatable (default: all)"
+        "--program",
+        action="append",
+        default=[],
+        metavar="P",
+        help="segment, track, track@first, …; repeatable (default: all of the recipe)",
     )
     parser.add_argument("--verify-each", action="store_true", help="compare the numbers before and after every pass")
     parser.add_argument("--dump-after", metavar="PASS", help="write PASS.onnx into this folder after PASS has run")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import cast
 
 import onnx_ir as ir
 
 from samonnx import __version__
 from samonnx.build_model import BuiltModel
 from samonnx.emit import graph_file_name
-from samonnx.programs.program import Program, Specialisation
+from samonnx.models.detector import Detector
+from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.programs.program import Program
 from samonnx.recipe import Recipe
 from samonnx.runtime.manifest import (
     BankPair,
+    DetectionInfo,
     Manifest,
     MemoryInfo,
     PinInfo,
     PortInfo,
     PreprocessingInfo,
     ProgramInfo,
+    TextInfo,
     VerificationInfo,
     WeightsInfo,
 )
@@ -38,7 +43,11 @@ NOTES = (
     "to correct a frame that was tracked already, give the graph the bank from before that frame",
     "an object with an empty bank and no prompt is not tracked: its bank stays empty",
     "memory is kept in float32 (upstream's predictor rounds it to bfloat16)",
-    "mask prompts are taken as upstream's track_step takes them (its predictor resizes to 16 x grid and thresholds)",
+    "words fill token_ids as CLIP's tokeniser does; an image, a text and examples give 'queries' detections, of which "
+    "those with a score above detection.score_threshold are shown",
+    "step: outputs of the detector are called detection.…, since masks of tracked objects go by the name masks",
+    "mask prompts of the tracker are taken as upstream's track_step takes them (its predictor resizes to 16 x grid and "
+    "thresholds)",
 )
 
 
@@ -50,18 +59,18 @@ def rounded_up(error: float) -> float:
 def describe(
     recipe: Recipe,
     built: BuiltModel,
-    program: Program,
+    programs: Sequence[Program],
     graphs: Mapping[str, Mapping[str, ir.Model]],
     verification: Sequence[tuple[str, str, Comparison]],
 ) -> Manifest:
     """`graphs`: program name → target → graph; `verification`: (program, target, figure). Files and sizes are filled
     in by emit."""
-    ports = {port.name: port for port in (*program.inputs, *program.outputs)}
-    specialisations = {s.name: s for s in program.specialisations}
+    owners = {name: program for program in programs for name in program.names}
 
     def program_info(name: str, by_target: Mapping[str, ir.Model]) -> ProgramInfo:
-        graph = next(iter(by_target.values())).graph
-        special: Specialisation | None = specialisations.get(name)
+        graph, program = next(iter(by_target.values())).graph, owners[name]
+        ports = {port.name: port for port in (*program.inputs, *program.outputs)}
+        special = next((special for special in program.specialisations if special.name == name), None)
 
         def infos(values: Sequence[ir.Value]) -> tuple[PortInfo, ...]:
             found = [ports[str(value.name)] for value in values]
@@ -76,25 +85,18 @@ def describe(
             pinned=tuple(special.pinned) if special else tuple(program.pinned),
         )
 
-    spec = recipe.programs["track"]
+    model = cast(EfficientSAM3, built.module)
+    components = {component.name for program in programs for component in program.components}
     return Manifest(
         recipe=recipe.name,
         recipe_digest=recipe.digest,
         weights=WeightsInfo(source=built.weights.source, digest=built.weights.digest, file="weights.bin", bytes=0),
         programs=tuple(program_info(name, by_target) for name, by_target in graphs.items()),
-        bank=tuple(
-            BankPair(tensor.input, tensor.output, ports[tensor.input].dtype, ports[tensor.input].shape, tensor.empty)
-            for tensor in program.bank
-        ),
-        preprocessing=PreprocessingInfo(size=ports["image"].shape[-1]),
-        memory=MemoryInfo(
-            recipe.memory.conditioning_slots,
-            recipe.memory.recent_slots,
-            recipe.memory.pointer_slots,
-            recipe.memory.policy,
-            spec.objects,
-            spec.points,
-        ),
+        bank=_bank(programs),
+        preprocessing=PreprocessingInfo(size=model.tracker.sizes.image_size),
+        memory=_memory(recipe) if any(program.bank for program in programs) else None,
+        text=TextInfo(model.detector.sizes.context_length) if "encode_text" in components else None,
+        detection=_detection(recipe, model.detector) if "decode" in components else None,
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
         tools={"samonnx": __version__, **{name: _version(name) for name in TOOLS}},
         verification=tuple(
@@ -103,6 +105,33 @@ def describe(
         ),
         notes=NOTES,
     )
+
+
+def _bank(programs: Sequence[Program]) -> tuple[BankPair, ...]:
+    """The bank is the same in all programs that have one."""
+    for program in programs:
+        if program.bank:
+            ports = {port.name: port for port in program.inputs}
+            return tuple(
+                BankPair(
+                    tensor.input, tensor.output, ports[tensor.input].dtype, ports[tensor.input].shape, tensor.empty
+                )
+                for tensor in program.bank
+            )
+    return ()
+
+
+def _memory(recipe: Recipe) -> MemoryInfo:
+    memory, spec = recipe.memory, recipe.programs["track"]
+    return MemoryInfo(
+        memory.conditioning_slots, memory.recent_slots, memory.pointer_slots, memory.policy, spec.objects, spec.points
+    )
+
+
+def _detection(recipe: Recipe, detector: Detector) -> DetectionInfo:
+    places = recipe.detection
+    scoring = "video" if detector.joint_box_scores else "image"
+    return DetectionInfo(detector.sizes.queries, places.boxes, places.points, scoring, masks=places.masks)
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,8 @@ __all__ = ["made_up_input", "run_program", "run_target", "summed_up"]
 _SAMPLES = 1024
 _FIRST_CLICK = (0.30, 0.40)
 """Of width and height: the centre of the ellipse in frame 0 of the synthetic clip."""
+_WORDS = (49406, 320, 1929, 49407)
+"""CLIP's tokens of "a dog"."""
 _CLICK_SHIFT = 0.17
 """Of the width, from each object's click to the next one's."""
 
@@ -66,9 +68,9 @@ def run_program(session: Session, steps: int, seed: int) -> Iterator[tuple[int, 
 def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, seed: int) -> Array:
     """The value of one input at one step, of the port's dtype and shape.
 
-    The inputs of `track` get what they mean: frames of `seeded_frame`, normalised as (x - 0.5) / 0.5; a positive click
-    per object in step 0; memory attended to from step 1 on. Everything else is false, 0, or noise by the formula of
-    seeded weights.
+    Inputs get what they mean: frames of `seeded_frame`, normalised as (x - 0.5) / 0.5; a positive click per object in
+    step 0; memory attended to from step 1 on; the words "a dog"; of the detector's examples one of each kind, around
+    the ellipse of frame 0. Everything else is false, 0, or noise by the formula of seeded weights.
     """
     value = np.zeros(port.shape, port.dtype)
     if port.name == "image" and len(port.shape) == 4:
@@ -79,6 +81,14 @@ def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, s
         value[...] = steps
     elif port.name == "attend_memory":
         value[...] = step > 0
+    elif port.name == "token_ids":
+        words = _WORDS[: port.shape[-1]]
+        value[:, : len(words)] = words
+    elif port.name == "text_valid":
+        value[:, : len(_WORDS)] = True
+    elif port.name.startswith("prompt_"):
+        value[...] = -1 if port.name.endswith("_labels") else 0
+        value[:, 0] = 1 if port.name.endswith("_labels") else _example(port)
     elif port.name == "point_labels":
         value[...] = -1
         if step == 0:
@@ -90,6 +100,15 @@ def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, s
     elif np.issubdtype(value.dtype, np.floating):
         value[...] = seeded_tensor(f"{program.name}/{step}/{port.name}", port.shape, seed)
     return value
+
+
+def _example(port: PortInfo) -> Array:
+    """A box (centre x, centre y, width, height), a point, or a mask of the upper left quarter."""
+    if len(port.shape) == 4:
+        mask = np.zeros(port.shape[2:], np.float32)
+        mask[: port.shape[2] // 2, : port.shape[3] // 2] = 1
+        return mask
+    return np.array((*_FIRST_CLICK, 0.24, 0.18)[: port.shape[-1]], np.float32)
 
 
 def _image_size(program: ProgramInfo) -> int:

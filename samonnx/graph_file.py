@@ -8,13 +8,28 @@ The caller's model is never touched: the clone shares its tensors, and reference
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from samonnx.weights_file import EXTERNAL_FROM, WEIGHTS_NAME, WeightsLayout, is_external
+from samonnx.weights_file import EXTERNAL_FROM, WEIGHTS_NAME, HasBytes, Region, is_external
 
-__all__ = ["external_tensors", "portable_clone", "serialized"]
+__all__ = ["Overlaid", "Places", "external_tensors", "portable_clone", "serialized"]
+
+
+class Places(Protocol):
+    """Where tensors lie in a weights file (`WeightsLayout` is one)."""
+
+    def region_of(self, tensor: HasBytes) -> Region: ...
+
+
+class Overlaid:
+    """All tensors at the beginning of the file: for a graph whose weights nobody reads from there."""
+
+    def region_of(self, tensor: HasBytes) -> Region:
+        return Region(0, tensor.nbytes)
+
 
 # Elements from which a Constant node becomes an initialiser: enough for any dtype to catch all that is external.
 _LIFTED_FROM = EXTERNAL_FROM // 16
@@ -62,7 +77,7 @@ def external_tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]
             yield value.name or "", value.const_value
 
 
-def serialized(clone: ir.Model, layout: WeightsLayout) -> bytes:
+def serialized(clone: ir.Model, layout: Places) -> bytes:
     """The file of a `portable_clone` whose `external_tensors` are in `layout`. The clone is used up by it."""
     for value in _initializers(clone):
         tensor = value.const_value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+
+from samonnx.graph_file import Overlaid, external_tensors, serialized
 
 __all__ = ["Array", "GraphSession"]
 
@@ -17,18 +17,22 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class GraphSession:
-    """One graph, loaded once. `threads` None: the engine's default (one a core)."""
+    """One graph, loaded once. `threads` None: the engine's default (one a core).
+
+    The engine reads large weights where they lie; nothing is written to disk.
+    """
 
     def __init__(self, model: ir.Model, threads: int | None = None) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        # Through a file, so that the weights are mapped and not copied into one protobuf message.
-        with tempfile.TemporaryDirectory(prefix="samonnx-") as folder:
-            path = Path(folder) / "model.onnx"
-            ir.save(model.clone(), path, external_data="model.data")
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        clone = model.clone()
+        self._weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in external_tensors(clone)}
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
+        if values:
+            options.add_external_initializers(list(self._weights), values)
+        self._session = ort.InferenceSession(serialized(clone, Overlaid()), options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 

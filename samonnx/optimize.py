@@ -1,5 +1,6 @@
 """Optimize: the passes that a linked program goes through, in order, on one screen.
 
+components ─ component passes ─ link
 linked ─ general passes ─┬─ lower_<target> ──────────────► track
                          └─ pin_inputs, general passes ─ lower_<target> ─► track@first
 """
@@ -20,7 +21,7 @@ from samonnx.passes.merge_duplicates import MergeDuplicates
 from samonnx.passes.pin_inputs import PinInputs
 from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
 
-__all__ = ["LOWERINGS", "general_passes", "lower", "optimize", "specialise"]
+__all__ = ["LOWERINGS", "component_passes", "general_passes", "lower", "optimize", "specialise"]
 
 TABLE_LIMIT = 8 << 20
 """Position tables of full-size models are a few MiB each; computing them again in every frame costs more than reading
@@ -29,6 +30,11 @@ them."""
 
 LOWERINGS: Mapping[str, tuple[GraphPass, ...]] = MappingProxyType({"onnx": ONNX_PASSES, "ort-cpu": ORT_CPU_PASSES})
 """Target → the passes that bring a graph into its dialect."""
+
+
+def component_passes() -> tuple[GraphPass, ...]:
+    """For every component before it is linked: what is constant inside it is folded once, for all programs."""
+    return (FoldConstants(size_limit=TABLE_LIMIT),)
 
 
 def general_passes() -> tuple[GraphPass, ...]:

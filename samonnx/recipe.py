@@ -22,9 +22,11 @@ from samonnx.recipe_validation import problems_of
 from samonnx.recipe_yaml import Located
 
 __all__ = [
+    "DetectionSpec",
     "MemorySpec",
     "ModelSpec",
     "PinValue",
+    "PlainProgram",
     "Programs",
     "Recipe",
     "RecipeError",
@@ -109,11 +111,33 @@ class TrackSpec(_Spec):
     """Objects that are tracked at once."""
 
 
+class DetectionSpec(_Spec):
+    """Places for what is given to the detector beside words, in all programs that detect."""
+
+    boxes: Annotated[int, Field(ge=1)] = 4
+    """Places for boxes."""
+
+    points: Annotated[int, Field(ge=1)] = 4
+    """Places for points."""
+
+    masks: Annotated[int, Field(ge=0)] = 0
+    """Places for masks; only for a model with an encoder for them (model.args.mask_prompts)."""
+
+
+class PlainProgram(_Spec):
+    """A program without options of its own: `{}`."""
+
+
 @with_config(ConfigDict(extra="forbid"))
 class Programs(TypedDict, total=False):
     """The programs to make, by name; a dict with the keys that the recipe has."""
 
+    encode_text: PlainProgram
+    encode_image: PlainProgram
+    ground: PlainProgram
+    segment: PlainProgram
     track: TrackSpec
+    step: PlainProgram
 
 
 class VerifySpec(_Spec):
@@ -132,6 +156,8 @@ class VerifySpec(_Spec):
 def _at_least_one_program(programs: Programs) -> Programs:
     if not programs:
         raise ValueError("at least one program is needed, such as `track: {}`")
+    if "step" in programs and "track" not in programs:
+        raise ValueError("`step` needs `track` beside it, whose objects and points it takes")
     return programs
 
 
@@ -154,6 +180,8 @@ class Recipe(_Spec):
     """Every dynamic branch of the forward path: glob over attribute paths to value."""
 
     memory: MemorySpec = MemorySpec()
+
+    detection: DetectionSpec = DetectionSpec()
 
     programs: Annotated[Programs, AfterValidator(_at_least_one_program), Frozen] = Field(
         json_schema_extra={"minProperties": 1}

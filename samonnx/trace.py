@@ -17,6 +17,7 @@ from torch import nn
 
 from samonnx.errors import SamonnxError
 from samonnx.programs.program import Component
+from samonnx.translations import TRANSLATIONS
 
 __all__ = ["OPSET", "TraceError", "TracedComponent", "parameter_names", "quiet_exporter", "trace"]
 
@@ -95,6 +96,7 @@ def trace(component: Component, names: Mapping[int, str] | None = None) -> Trace
                 input_names=list(component.inputs),
                 output_names=list(component.outputs),
                 dynamic_shapes=_dynamic_shapes(component),
+                custom_translation_table=dict(TRANSLATIONS),
                 verbose=False,
             )
     except Exception as error:
@@ -133,10 +135,11 @@ def _explain(component: Component, error: Exception) -> str:
         else "no line of the module is known"
     )
     root = str(chain[-1]).strip().splitlines()
+    said = f"component {component.name!r} cannot be traced.\n  where: {where}\n"
+    if isinstance(chain[-1], SamonnxError):  # it says itself what to do
+        return f"{said}  why:   {chain[-1]}"
     return (
-        f"component {component.name!r} cannot be traced.\n"
-        f"  where: {where}\n"
-        f"  why:   {root[0] if root else type(chain[-1]).__name__}\n"
+        f"{said}  why:   {root[0] if root else type(chain[-1]).__name__}\n"
         "  what to do: a value that decides control flow must be a pin of the recipe, or be computed without a branch "
         "(torch.where)"
     )

@@ -18,16 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from samonnx.exit_codes import ExitCode, run_command
+from samonnx.plain_warnings import plain_warnings
+from samonnx.runtime.extras import require_extra
+from samonnx.runtime.frame_result import FrameResult, Search
 from samonnx.runtime.overlay import draw_overlay
-from samonnx.runtime.prompts import ObjectPrompts, PromptError
-from samonnx.runtime.tracker import FrameResult, Tracker
-from samonnx.runtime.video import FrameSource, VideoError, open_frames, require
+from samonnx.runtime.prompts import PromptError, Prompts
+from samonnx.runtime.tracker import Tracker
+from samonnx.runtime.video import FrameSource, VideoError, open_frames
 from samonnx.runtime.video_writer import FrameWriter, ImageFolderWriter, frame_writer
 from samonnx.track_arguments import TrackArguments, make_prompts, parse_arguments
 
-__all__ = ["main"]
+__all__ = ["describe_search", "main"]
 
-Prompts = Mapping[int, Mapping[int, ObjectPrompts]]
+PromptsByFrame = Mapping[int, Mapping[int, Prompts]]
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,32 @@ def _track(arguments: TrackArguments) -> int:
     prompts = make_prompts(arguments.prompts)
     count = _count(source, arguments.max_frames)
     tracker = Tracker(
-        arguments.folder, target=arguments.target, threads=arguments.threads, num_frames=count or 0, kind=source.kind
+        arguments.folder,
+        target=arguments.target,
+        threads=arguments.threads,
+        num_frames=count or 0,
+        kind=source.kind,
+        threshold=arguments.threshold,
+        vocabulary=arguments.vocabulary,
     )
     _check_prompts(tracker, prompts, source, count)
     frames = source if arguments.max_frames is None else islice(source, arguments.max_frames)
     started = time.perf_counter()
     summaries: dict[int, ObjectSummary] = {}
+    searches: list[str] = []
     with ExitStack() as stack:
+        stack.enter_context(plain_warnings())
         overlay = stack.enter_context(frame_writer(arguments.output, source.rate)) if arguments.output else None
         masks = stack.enter_context(ImageFolderWriter(arguments.masks_dir)) if arguments.masks_dir else None
         advance = stack.enter_context(_progress(count, quiet=arguments.quiet))
         for frame, result in _pairs(frames, lambda again: tracker.track(again, prompts)):
             _write(frame, result, prompts, overlay, masks)
+            searches += [describe_search(search, result.frame_index, prompts) for search in result.searches]
             for position, number in enumerate(result.objects):
                 summaries[number] = summaries.get(number, ObjectSummary()).with_frame(result, position)
             advance()
     if not arguments.quiet:
-        _print_summary(summaries, arguments, source, tracker.next_frame, time.perf_counter() - started)
+        _print_summary(summaries, searches, arguments, source, tracker.next_frame, time.perf_counter() - started)
     return int(ExitCode.OK)
 
 
@@ -94,7 +106,7 @@ def _count(source: FrameSource, limit: int | None) -> int | None:
     return min(source.count, limit)
 
 
-def _check_prompts(tracker: Tracker, prompts: Prompts, source: FrameSource, count: int | None) -> None:
+def _check_prompts(tracker: Tracker, prompts: PromptsByFrame, source: FrameSource, count: int | None) -> None:
     """All that can be known to be wrong before the first frame is run."""
     for index, objects in prompts.items():
         if count is not None and index >= count:
@@ -123,7 +135,7 @@ def _pairs(
 def _write(
     frame: npt.NDArray[np.uint8],
     result: FrameResult,
-    prompts: Prompts,
+    prompts: PromptsByFrame,
     overlay: FrameWriter | None,
     masks: ImageFolderWriter | None,
 ) -> None:
@@ -133,8 +145,7 @@ def _write(
             f"{number}  {_probability(score):.2f}"
             for number, score in zip(result.objects, result.object_scores, strict=True)
         ]
-        shown = {position: here[number] for position, number in enumerate(result.objects) if number in here}
-        overlay.write(draw_overlay(frame, result.masks, labels=labels, prompts=shown))
+        overlay.write(draw_overlay(frame, result.masks, labels=labels, prompts=tuple(here.values())))
     if masks is not None:
         for number, mask in zip(result.objects, result.masks, strict=True):
             name = f"frame_{result.frame_index:05d}_object_{number}.png"
@@ -152,7 +163,7 @@ def _progress(count: int | None, *, quiet: bool) -> Iterator[Callable[[], None]]
     if quiet:
         yield lambda: None
         return
-    progress_module, console_module = require("rich.progress"), require("rich.console")
+    progress_module, console_module = require_extra("rich.progress", "video"), require_extra("rich.console", "video")
     columns = (
         progress_module.TextColumn("tracking"),
         progress_module.BarColumn(),
@@ -166,15 +177,31 @@ def _progress(count: int | None, *, quiet: bool) -> Iterator[Callable[[], None]]
         yield lambda: progress.advance(task)
 
 
+def describe_search(search: Search, frame_index: int, prompts: PromptsByFrame) -> str:
+    """One line on what words or exemplars found on a frame."""
+    text = prompts[frame_index][search.number].text
+    asked = "the exemplars" if text is None else repr(text)
+    where = f"frame {frame_index}, {asked}:"
+    left_out = f"; {search.known} tracked already" if search.known else ""
+    left_out += f"; {search.empty} without a pixel in the mask" if search.empty else ""
+    if search.objects:
+        found = ", ".join(f"{n} ({score:.2f})" for n, score in zip(search.objects, search.scores, strict=True))
+        return f"{where} found object {found}{left_out}"
+    if left_out:
+        return f"{where} nothing new{left_out}"
+    return f"{where} nothing found, the best score was {search.best_score:.2f} (--threshold)"
+
+
 def _print_summary(
     summaries: Mapping[int, ObjectSummary],
+    searches: Sequence[str],
     arguments: TrackArguments,
     source: FrameSource,
     frames: int,
     seconds: float,
 ) -> None:
-    table: Any = require("rich.table").Table(
-        title=f"{source.path.name}: {frames} frames, {source.width} x {source.height}"
+    table: Any = require_extra("rich.table", "video").Table(
+        title=f"{source.path.name}: {frames} frame{'' if frames == 1 else 's'}, {source.width} x {source.height}"
     )
     for heading in ("object", "prompted on frame", "tracked", "present", "mean area"):
         table.add_column(heading, justify="right")
@@ -182,11 +209,13 @@ def _print_summary(
         area = summary.pixels / (summary.followed * source.width * source.height)
         prompted = ", ".join(map(str, summary.prompted))
         table.add_row(str(number), prompted, str(summary.followed), str(summary.present), f"{area:.1%}")
-    console = require("rich.console").Console()
+    console = require_extra("rich.console", "video").Console()
     console.print(table)
-    written = [str(path) for path in (arguments.output, arguments.masks_dir) if path is not None]
+    for line in searches:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    written = [str(path) for path in (arguments.output, arguments.masks_dir) if path is not None and path.exists()]
     rate = f"{1000 * seconds / max(frames, 1):.0f} ms a frame, reading and writing included"
-    console.print(f"wrote {' and '.join(written)}; {rate}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {' and '.join(written) or 'nothing'}; {rate}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

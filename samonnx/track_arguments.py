@@ -8,43 +8,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samonnx.runtime.prompts import Box, MaskPrompt, ObjectPrompts, Points, PromptError
-from samonnx.runtime.video import read_mask
+from samonnx import prompt_arguments
+from samonnx.number_arguments import index, positive, share
+from samonnx.prompt_arguments import PromptArgument, add_prompt_options, add_vocabulary_option
+from samonnx.runtime.prompts import PromptError, Prompts, check_for_tracking
+from samonnx.runtime.video import VideoError
 
-__all__ = ["PromptArgument", "TrackArguments", "make_prompts", "parse_arguments"]
+__all__ = ["PlacedPrompt", "TrackArguments", "make_prompts", "parse_arguments"]
 
 EXAMPLE = """\
 prompts belong to the --object and --frame before them (at first object 1, frame 0):
 
   samonnx track dist/efficientsam3_m0_9 clip.mp4 --point 320,240 -o overlay.mp4
+  samonnx track dist/efficientsam3_m0_9 clip.mp4 --text "a dog" -o overlay.mp4
   samonnx track dist/efficientsam3_m0_9 clip.mp4 --box 40,30,200,180 --object 2 --point 400,90 --point 420,300,0 \\
       --frame 60 --point 410,120 -o overlay.mp4 --masks-dir masks
 
-(the second: object 1 by a box; object 2 by a click on it and one beside it, and corrected on frame 60)
+(the second: every dog on frame 0, as objects 1, 2, 3 and so on; the third: object 1 by a box; object 2 by a click on it
+and one beside it, and corrected on frame 60)
+
+--point, --box and --mask show one object; --text and --exemplar stand for all things of a kind on that frame: the best
+gets the object's number, the others the free numbers after it, and what is tracked already is not added again.
 
 exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 130 interrupted (nothing is left behind)
 """
 
 
 @dataclass(frozen=True)
-class PromptArgument:
-    """One --point, --box or --mask, and whom it is for."""
+class PlacedPrompt:
+    """A prompt, and whom it is for."""
 
     object: int
     frame: int
-    value: tuple[float, float, int] | Box | Path
-    """(x, y, label), a box, or the path of a mask image."""
+    prompt: PromptArgument
 
 
 @dataclass(frozen=True)
 class TrackArguments:
     folder: Path
     video: Path
-    prompts: tuple[PromptArgument, ...]
+    prompts: tuple[PlacedPrompt, ...]
+    threshold: float | None
+    """None: what the artifact's manifest says."""
     output: Path | None
     masks_dir: Path | None
     target: str | None
     threads: int | None
+    vocabulary: Path | None
+    """None: CLIP's own, out of an installed package."""
     max_frames: int | None
     quiet: bool
 
@@ -54,7 +65,10 @@ def parse_arguments(argv: Sequence[str] | None) -> TrackArguments:
     parser = _parser()
     found = parser.parse_args(argv)
     if not found.prompts:
-        parser.error("nothing to track: give at least one prompt, --point x,y or --box x0,y0,x1,y1 or --mask FILE")
+        parser.error(
+            "nothing to track: give at least one prompt, --text WORDS, --point x,y, --box x0,y0,x1,y1, "
+            "--exemplar x0,y0,x1,y1 or --mask FILE"
+        )
     if found.output is None and found.masks_dir is None:
         parser.error("nowhere to write: give -o OVERLAY.mp4, --masks-dir FOLDER, or both")
     late = max(prompt.frame for prompt in found.prompts)
@@ -64,46 +78,42 @@ def parse_arguments(argv: Sequence[str] | None) -> TrackArguments:
         folder=found.folder,
         video=found.video,
         prompts=tuple(found.prompts),
+        threshold=found.threshold,
         output=found.output,
         masks_dir=found.masks_dir,
         target=found.target,
         threads=found.threads,
+        vocabulary=found.vocabulary,
         max_frames=found.max_frames,
         quiet=found.quiet,
     )
 
 
-def make_prompts(arguments: Sequence[PromptArgument]) -> dict[int, dict[int, ObjectPrompts]]:
+def make_prompts(arguments: Sequence[PlacedPrompt]) -> dict[int, dict[int, Prompts]]:
     """Prompts by frame, then by object; mask images are read here. Raises PromptError and VideoError."""
     gathered: dict[int, dict[int, list[PromptArgument]]] = {}
-    for argument in arguments:
-        gathered.setdefault(argument.frame, {}).setdefault(argument.object, []).append(argument)
+    for placed in arguments:
+        gathered.setdefault(placed.frame, {}).setdefault(placed.object, []).append(placed.prompt)
     return {
         frame: {number: _one_object(number, frame, given) for number, given in objects.items()}
         for frame, objects in gathered.items()
     }
 
 
-def _one_object(number: int, frame: int, given: Sequence[PromptArgument]) -> ObjectPrompts:
-    points = [argument.value for argument in given if isinstance(argument.value, tuple)]
-    boxes = [argument.value for argument in given if isinstance(argument.value, Box)]
-    masks = [argument.value for argument in given if isinstance(argument.value, Path)]
-    for what, found in (("boxes", boxes), ("masks", masks)):
-        if len(found) > 1:
+def _one_object(number: int, frame: int, given: Sequence[PromptArgument]) -> Prompts:
+    for option, what in (("--box", "boxes"), ("--mask", "masks"), ("--text", "texts")):
+        count = sum(argument.option == option for argument in given)
+        if count > 1:
             raise PromptError(
-                f"object {number} has {len(found)} {what} on frame {frame}; expected one. "
+                f"object {number} has {count} {what} on frame {frame}; expected one. "
                 f"For another object, put --object {number + 1} before it"
             )
     try:
-        return ObjectPrompts(
-            points=Points(tuple((x, y) for x, y, _ in points), tuple(label for *_, label in points))
-            if points
-            else None,
-            box=boxes[0] if boxes else None,
-            mask=MaskPrompt(read_mask(masks[0])) if masks else None,
-        )
-    except PromptError as error:
-        raise PromptError(f"object {number}, frame {frame}: {error}") from error
+        prompts = prompt_arguments.make_prompts(given)
+        check_for_tracking(prompts)
+    except (PromptError, VideoError) as error:
+        raise type(error)(f"object {number}, frame {frame}: {error}") from error
+    return prompts
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,16 +124,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(prompts=(), object=1, frame=0)
+    parser.set_defaults(object=1, frame=0)
     parser.add_argument("folder", type=Path, metavar="DIR", help="artifact folder (the output of samonnx compile)")
     parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, folder of images, or one image")
-    prompts = parser.add_argument_group("prompts, in pixels of the video (repeat them at will)")
-    prompts.add_argument("--point", type=_point, action=_Prompt, metavar="X,Y[,LABEL]", help="a click; label 1 (on the "
-                         "object, the default) or 0 (not on it)")  # fmt: skip
-    prompts.add_argument("--box", type=_box, action=_Prompt, metavar="X0,Y0,X1,Y1", help="left, top, right, bottom")
-    prompts.add_argument("--mask", type=Path, action=_Prompt, metavar="FILE", help="mask image as large as the video")
+    title = "prompts, in pixels of the video (repeat them at will)"
+    prompts = add_prompt_options(parser, title, box="around the object; one an object", action=_AppendPlaced)
     prompts.add_argument("--object", type=int, metavar="N", help="the prompts that follow are for object N")
-    prompts.add_argument("--frame", type=_index, metavar="T", help="the prompts that follow are on frame T, from 0")
+    prompts.add_argument("--frame", type=index, metavar="T", help="the prompts that follow are on frame T, from 0")
+    prompts.add_argument("--threshold", type=share, metavar="SCORE", help="of --text and --exemplar: score "
+                         "above which a thing becomes an object, 0 to 1 (default: the model's own, 0.5)")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("-o", "--output", type=Path, metavar="OUT", help="overlay: .mp4, .mov, .mkv or .avi; without a "
                         "suffix a folder of PNG images")  # fmt: skip
@@ -131,58 +140,17 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     run = parser.add_argument_group("running")
     run.add_argument("--target", help="graph to run (default: ort-cpu if there is one, else onnx)")
-    run.add_argument("--threads", type=_positive, metavar="N", help="threads of the engine (default: its choice)")
-    run.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    run.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: its choice)")
+    add_vocabulary_option(run)
+    run.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     return parser
 
 
-class _Prompt(argparse.Action):
+class _AppendPlaced(argparse.Action):
     """Append the prompt for the object and the frame that were named before it."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        prompt = PromptArgument(namespace.object, namespace.frame, values)
-        namespace.prompts = (*namespace.prompts, prompt)
-
-
-def _point(text: str) -> tuple[float, float, int]:
-    parts = text.split(",")
-    try:
-        if len(parts) not in (2, 3):
-            raise ValueError
-        label = int(parts[2]) if len(parts) == 3 else 1
-        if label not in (0, 1):
-            raise ValueError
-        return float(parts[0]), float(parts[1]), label
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected X,Y or X,Y,LABEL with label 1 or 0, for example 320,240,1; found {text!r}"
-        ) from None
-
-
-def _box(text: str) -> Box:
-    try:
-        x0, y0, x1, y1 = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected X0,Y0,X1,Y1 (left, top, right, bottom), for example 40,30,200,180; found {text!r}"
-        ) from None
-    try:
-        return Box(x0, y0, x1, y1)
-    except PromptError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _index(text: str) -> int:
-    return _whole(text, least=0)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, least=1)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}; found {text!r}")
-    return int(text)
+        prompt = PromptArgument(self.option_strings[0], values)
+        namespace.prompts = (*namespace.prompts, PlacedPrompt(namespace.object, namespace.frame, prompt))

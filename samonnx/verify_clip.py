@@ -26,12 +26,13 @@ import torch
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeatures, ReferenceTracker, encode_image
+from samonnx.probed import probed
 from samonnx.programs.program import Port, Program
 from samonnx.recipe import MemorySpec
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison, compare
 
-__all__ = ["bank_of_reference", "eager_maps", "probed", "propagation_feeds", "verify_clip"]
+__all__ = ["bank_of_reference", "eager_maps", "normalised_frame", "propagation_feeds", "verify_clip"]
 
 ENCODER_TOLERANCE = 2e-2
 """Rounding inside the image encoder has been seen to move its maps by 3e-3 of their largest value; a wrong layer
@@ -42,17 +43,8 @@ MASK_SHARE = 1e-4
 
 FEATURES = ("high_res_0", "high_res_1", "features")
 
-
-def probed(graph: ir.Model) -> ir.Model:
-    """A copy of `graph` that also gives out the image encoder's maps, where they still exist under their names."""
-    copy = graph.clone()
-    values = {str(output.name): output for node in copy.graph for output in node.outputs}
-    copy.graph.outputs.extend(values[name] for name in map(_probe, FEATURES) if name in values)
-    return copy
-
-
-def _probe(name: str) -> str:
-    return f"encode_image/{name}"
+_PROBES = {name: f"tracker_neck/{name}" for name in FEATURES}
+"""The tracker's maps as they are called in a linked graph."""
 
 
 def bank_of_reference(
@@ -76,7 +68,8 @@ def bank_of_reference(
     return bank
 
 
-def _image(frame_index: int, size: int) -> Array:
+def normalised_frame(frame_index: int, size: int) -> Array:
+    """Frame of the synthetic clip as the graph takes it, f32 [1, 3, size, size]."""
     image: Array = (seeded_frame(frame_index, size)[None] - np.float32(0.5)) / np.float32(0.5)
     return image
 
@@ -84,7 +77,7 @@ def _image(frame_index: int, size: int) -> Array:
 def _frame_feeds(ports: Mapping[str, Port], frame_index: int, num_frames: int) -> dict[str, Array]:
     """A synthetic frame, no prompt, an empty bank of zeros."""
     feeds: dict[str, Array] = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items()}
-    feeds["image"] = _image(frame_index, feeds["image"].shape[-1])
+    feeds["image"] = normalised_frame(frame_index, feeds["image"].shape[-1])
     feeds["frame_index"], feeds["num_frames"] = np.array(frame_index, np.int32), np.array(num_frames, np.int32)
     feeds["point_labels"][:] = -1
     feeds["attend_memory"][:] = True
@@ -109,7 +102,7 @@ def propagation_feeds(ports: Sequence[Port], seed: int = 0) -> dict[str, Array]:
 def eager_maps(model: EfficientSAM3) -> ImageFeatures:
     """The eager image encoder's maps of the clip's frame 0."""
     with torch.inference_mode():
-        return encode_image(model, torch.from_numpy(_image(0, model.tracker.sizes.image_size)))
+        return encode_image(model, torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size)))
 
 
 def verify_clip(
@@ -134,7 +127,7 @@ def verify_clip(
     tracker = ReferenceTracker(model, *limits, num_frames=frames, max_pointers=memory.pointer_slots)
     with torch.inference_mode():
         for name in sorted(graphs, reverse=True):
-            session = GraphSession(probed(graphs[name]))
+            session = GraphSession(probed(graphs[name], _PROBES.values()))
             is_first, has_first = name.endswith("@first"), any(other.endswith("@first") for other in graphs)
             for t in range(1 if has_first and not is_first and frames > 1 else 0, 1 if is_first else frames):
                 prompt = prompts.get(t, FramePrompt())
@@ -157,8 +150,8 @@ def verify_clip(
 
 def _features(model: EfficientSAM3, found: Mapping[str, Array], image: Array) -> ImageFeatures:
     """The graph's own maps; the eager encoder's if a pass has folded one of them away."""
-    if all(_probe(name) in found for name in FEATURES):
-        return ImageFeatures(*(torch.from_numpy(found[_probe(name)]) for name in FEATURES))
+    if all(probe in found for probe in _PROBES.values()):
+        return ImageFeatures(*(torch.from_numpy(found[_PROBES[name]]) for name in FEATURES))
     return encode_image(model, torch.from_numpy(image))
 
 

@@ -42,7 +42,10 @@ class Region:
 
 
 class HasBytes(Protocol):
-    """What the layout needs of a tensor: its bytes, little endian, row-major."""
+    """What the layout needs of a tensor: its bytes, little endian, row-major, and their number."""
+
+    @property
+    def nbytes(self) -> int: ...
 
     def tobytes(self) -> bytes: ...
 

@@ -16,9 +16,10 @@ TINY = Path(__file__).parents[1] / "recipes" / "efficientsam3_tiny.yaml"
 PATIENCE = 600.0
 
 
-def compiled_folder(shared: Path, overrides: Sequence[str]) -> Path:
-    """The artifact folder of the tiny recipe with `overrides`, compiled by whichever process comes first."""
-    key = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
+def compiled_folder(shared: Path, overrides: Sequence[str], programs: Sequence[str] = ()) -> Path:
+    """The artifact folder of the tiny recipe with `overrides` and `programs` (all of them by default), compiled by
+    whichever process comes first."""
+    key = hashlib.sha256("\n".join((*overrides, *programs)).encode()).hexdigest()[:12]
     folder, claim = shared / f"tiny-{key}", shared / f"tiny-{key}.claim"
     try:
         claim.mkdir()
@@ -30,7 +31,8 @@ def compiled_folder(shared: Path, overrides: Sequence[str]) -> Path:
             time.sleep(0.2)
         return folder
     try:
-        compile_recipe(TINY, CompileOptions(output=folder, overrides=tuple(overrides)), Console(quiet=True))
+        options = CompileOptions(output=folder, overrides=tuple(overrides), programs=tuple(programs))
+        compile_recipe(TINY, options, Console(quiet=True))
     except BaseException:
         claim.rmdir()
         raise

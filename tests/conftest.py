@@ -15,21 +15,25 @@ Compile = Callable[..., Session]
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """`artifacts(*overrides)` → the artifact folder of the tiny recipe with these overrides."""
+    """`artifacts(*overrides, programs=())` → the artifact folder of the tiny recipe with these overrides; all of its
+    programs by default."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    return lambda *overrides: compiled_folder(shared, overrides)
+    return lambda *overrides, programs=(): compiled_folder(shared, overrides, programs)
 
 
 @pytest.fixture(scope="session")
 def compiled(artifacts: Callable[..., Path]) -> Compile:
-    """`compiled(*overrides, target="onnx", program="track")` → a session on the emitted graph."""
+    """`compiled(*overrides, target="onnx", program="track")` → a session on the emitted graph. Of a variant only the
+    program and its specialisations are compiled."""
     sessions: dict[tuple[str, ...], Session] = {}
 
     def compile_(*overrides: str, target: str = "onnx", program: str = "track") -> Session:
         key = (*overrides, target, program)
         if key not in sessions:
-            sessions[key] = Session(artifacts(*overrides), program=program, target=target, threads=1)
+            family = ("track", "track@first") if program.startswith("track") else (program,)
+            folder = artifacts(*overrides, programs=family if overrides else ())
+            sessions[key] = Session(folder, program=program, target=target, threads=1)
         return sessions[key]
 
     return compile_

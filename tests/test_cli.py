@@ -81,8 +81,11 @@ def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("comple", "unknown subcommand `comple`; did you mean `compile`? subcommands: compile, track, golden, schema"),
-        ("zzz", "unknown subcommand `zzz`; subcommands: compile, track, golden, schema (see samonnx --help)"),
+        (
+            "comple",
+            "unknown subcommand `comple`; did you mean `compile`? subcommands: compile, track, segment, golden, schema",
+        ),
+        ("zzz", "unknown subcommand `zzz`; subcommands: compile, track, segment, golden, schema (see samonnx --help)"),
         ("--verbose", "unknown option `--verbose`; subcommands: compile,"),
     ],
 )

@@ -41,9 +41,9 @@ def test_a_failed_verification_leaves_the_earlier_artifact_and_names_the_figure(
     output.parent.mkdir()
     output.symlink_to(artifacts(), target_is_directory=True)
     before = digests(output)
-    bad = (Comparison("encode_image.features", 0.5, 1e-4),)
+    bad = (Comparison("tracker_neck.features", 0.5, 1e-4),)
     monkeypatch.setattr(samonnx.compile, "component_check", lambda *_: lambda: bad)
-    with pytest.raises(VerificationError, match=r"encode_image.features: error 5.00e-01, allowed 1.0e-04"):
+    with pytest.raises(VerificationError, match=r"tracker_neck.features: error 5.00e-01, allowed 1.0e-04"):
         compile_recipe(TINY, CompileOptions(output=output), Console(quiet=True))
     assert digests(output) == before
     assert [path.name for path in output.parent.iterdir()] == ["tiny"]
@@ -60,7 +60,11 @@ def test_list_passes_names_every_pass_with_its_promise(capsys: pytest.CaptureFix
     ("arguments", "message"),
     [
         (["--target", "tensorrt"], "--target tensorrt: unknown target; known: onnx, ort-cpu"),
-        (["--program", "segment"], "--program segment: this recipe has no such program; it has: track, track@first"),
+        (
+            ["--program", "segmant"],
+            "--program segmant: this recipe has no such program; it has: encode_text, encode_image, ground, segment, "
+            "track, track@first, step",
+        ),
         (["--set", "memory.recent_slots=7"], "memory.recent_slots: 7 found, at most 6 allowed"),
         (["--set", "model.args.backbone=repvit_m9"], "unknown backbone 'repvit_m9'; known: repvit_m0_9"),
         (["--set", "pins.tracker.multimask_max_points=9"], "tracker.multimask_max_points"),
@@ -75,7 +79,7 @@ def test_a_wrong_option_is_an_error_that_names_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(samonnx.compile, "trace_program", lambda *_: pytest.fail("too late: tracing has begun"))
+    monkeypatch.setattr(samonnx.compile, "trace_components", lambda *_: pytest.fail("too late: tracing has begun"))
     assert main([str(TINY), "--output", str(tmp_path / "out"), *arguments]) == ExitCode.ERROR
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
@@ -88,20 +92,21 @@ def test_no_recipe_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "recipes/efficientsam3_m0_9.yaml" in capsys.readouterr().err
 
 
-def test_one_program_for_one_target_with_a_dump_and_each_pass_verified(
+def test_two_programs_for_one_target_with_a_dump_and_each_pass_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = CompileOptions(
         output=tmp_path / "out",
         targets=("onnx",),
-        programs=("track@first",),
+        programs=("track@first", "ground"),
         verify_each=True,
         dump_after="merge_duplicates",
         overrides=("verify.frames=1",),
     )
     compile_recipe(TINY, options, Console(quiet=True))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "ground.onnx",
         "manifest.json",
         "track@first.onnx",
         "weights.bin",

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -15,47 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from samonnx.cli import SUBCOMMANDS
 from samonnx.exit_codes import ExitCode
 from samonnx.recipe import load_recipe
 from samonnx.runtime.manifest import Manifest, PortInfo
 from samonnx.runtime.video_writer import VideoWriter
+from tests.documents import ROOT, Row, blocks, commands, rows, section, text_of
 from tests.runtime.hand_made_artifact import clip
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md")
 FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", ".ci"}
-DTYPES = {"f32": "float32", "i32": "int32", "bool": "bool"}
-
-Row = tuple[str, ...]
-
-
-def text_of(document: str) -> str:
-    return (ROOT / document).read_text(encoding="utf-8")
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL)
-
-
-def commands(document: str) -> list[list[str]]:
-    """The commands of a document's shell blocks, each as its words."""
-    lines = "\n".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
-    found = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
-    return [words for words in found if words]
-
-
-def rows(text: str) -> list[Row]:
-    """Cells of all tables' rows, heads included."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
-    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
-
-
-def section(text: str, heading: str) -> str:
-    """From a heading to the next one of the same or a higher level."""
-    level = heading.partition(" ")[0]
-    return text.partition(f"{heading}\n")[2].partition(f"\n{level} ")[0]
+DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "bool": "bool"}
 
 
 # Commands
@@ -145,13 +117,14 @@ def test_every_path_that_a_document_names_exists(document: str) -> None:
 def place(
     artifacts: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder with the scaled-down artifact under the full one's name, and a short video."""
+    """A folder with the scaled-down artifact under the full one's name, a short video and a photo."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "dist").mkdir()
     (folder / "dist" / "efficientsam3_m0_9").symlink_to(artifacts(), target_is_directory=True)
     with VideoWriter(folder / "clip.mp4", Fraction(24)) as writer:
         for frame in clip(3, 480, 640):
             writer.write(frame)
+    Image.fromarray(clip(1, 200, 260)[0]).save(folder / "photo.jpg")
     monkeypatch.chdir(folder)
     return folder
 
@@ -162,6 +135,16 @@ def run_block(marker: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), names)
     return names
+
+
+def test_readmes_segmenter_example_finds_things_in_the_photo(place: Path) -> None:
+    names = run_block("Segmenter(")
+    dogs = names["dogs"]
+    assert (dogs.width, dogs.height) == (260, 200)
+    assert dogs.masks.shape == (len(dogs), 200, 260)
+    assert dogs.boxes.shape == (len(dogs), 4)
+    assert (dogs.scores > 0.5).all()
+    assert 0 < dogs.best_score <= 1
 
 
 def test_readmes_tracker_example_tracks_both_objects_and_restores_the_bank(place: Path) -> None:
@@ -181,49 +164,90 @@ def test_readmes_bare_example_feeds_the_bank_back(place: Path) -> None:
 
 
 def test_all_python_blocks_are_among_those_run() -> None:
-    assert len(blocks("README.md", "python")) == 2
+    assert len(blocks("README.md", "python")) == 3
 
 
 # Tables
 
 
-def sizes_of(manifest: Manifest) -> Mapping[str, int]:
-    """The letters in README's shapes."""
-    memory, image = manifest.memory, manifest.preprocessing.size
-    ports = {port.name: port.shape for port in manifest.program("track").inputs}
-    return {
-        "O": memory.objects,
-        "K": memory.points,
-        "S": image,
-        "h": image // 14,
-        "w": image // 14,
-        "4h": 4 * (image // 14),
-        "4w": 4 * (image // 14),
-        "N": memory.conditioning_slots + memory.recent_slots,
-        "P": memory.conditioning_slots + memory.pointer_slots - 1,
-        "C": ports["bank.memory"][2],
-        "D": ports["bank.pointer"][2],
-    }
+def letters_of(manifest: Manifest, program: str) -> Mapping[str, int]:
+    """The letters in README's shapes of that program."""
+    image = manifest.preprocessing.size
+    maps = {f"{times}{letter}": int(times or 1) * (image // 14) for times in ("", "2", "4") for letter in "hw"}
+    if program == "segment":
+        detection = manifest.detecting()
+        (features,) = (port for port in manifest.program("ground").inputs if port.name == "features")
+        own = {
+            "Q": detection.queries,
+            "L": manifest.reading().context_length,
+            "B": detection.boxes,
+            "K": detection.points,
+            "D": features.shape[1],
+        }
+    else:
+        memory = manifest.tracking()
+        ports = {port.name: port.shape for port in manifest.program("track").inputs}
+        own = {
+            "O": memory.objects,
+            "K": memory.points,
+            "N": memory.conditioning_slots + memory.recent_slots,
+            "P": memory.conditioning_slots + memory.pointer_slots - 1,
+            "C": ports["bank.memory"][2],
+            "D": ports["bank.pointer"][2],
+        }
+    return {"S": image, **maps, **own}
 
 
-def documented_ports(sizes: Mapping[str, int]) -> dict[str, str]:
-    """Name → "float32 [1, 3, 112, 112]", from README's contract."""
+def spelled_port(dtype: str, sides: str, letters: Mapping[str, int]) -> str:
+    """ "1,3,S,S" → "float32 [1, 3, 112, 112]"."""
+    shape = [letters[side] if side in letters else int(side) for side in sides.split(",") if side]
+    return f"{DTYPES.get(dtype, dtype)} {shape}"
+
+
+def documented_ports(program: str, letters: Mapping[str, int]) -> dict[str, str]:
+    """Name → "float32 [1, 3, 112, 112]", from the tables of README's contract of that program."""
     found: dict[str, str] = {}
-    for names, spelled, *_ in rows(section(text_of("README.md"), "## The contract of `track`")):
+    for names, spelled, *_ in rows(section(text_of("README.md"), f"## The contract of `{program}`")):
         dtype = ""
         shapes = re.findall(r"(\w+)? ?\[([^\]]*)\]", spelled)
         for name, (prefix, sides) in zip(re.findall(r"`([^`]+)`", names), shapes, strict=False):
-            dtype = DTYPES.get(prefix, dtype)
-            shape = [sizes[side] if side in sizes else int(side) for side in sides.split(",") if side]
-            found[name] = f"{dtype} {shape}"
+            dtype = prefix or dtype
+            found[name] = spelled_port(dtype, sides, letters)
     return found | {f"next_{name}": port for name, port in found.items() if name.startswith("bank.")}
 
 
-def test_readmes_contract_lists_every_port_with_its_dtype_and_shape(artifacts: Callable[..., Path]) -> None:
+def spelled(ports: Iterable[PortInfo]) -> dict[str, str]:
+    return {port.name: str(port) for port in ports}
+
+
+@pytest.mark.parametrize("program", ["segment", "track"])
+def test_readmes_contracts_list_every_port_with_its_dtype_and_shape(
+    artifacts: Callable[..., Path], program: str
+) -> None:
     manifest = Manifest.load(artifacts())
-    program = manifest.program("track")
-    ports: tuple[PortInfo, ...] = (*program.inputs, *program.outputs)
-    assert documented_ports(sizes_of(manifest)) == {port.name: str(port) for port in ports}
+    info = manifest.program(program)
+    assert documented_ports(program, letters_of(manifest, program)) == spelled((*info.inputs, *info.outputs))
+
+
+def test_readme_says_what_the_parts_of_segment_and_the_step_take_and_give(artifacts: Callable[..., Path]) -> None:
+    manifest = Manifest.load(artifacts())
+    programs = {info.name: info for info in manifest.programs}
+    contract = " ".join(section(text_of("README.md"), "## The contract of `segment`").split())
+    said = contract.partition("`encode_text` gives ")[2].partition("`ground` takes these five")[0]
+    ports = re.findall(r"`(\w+)` (f32|bool) \[([^\]]*)\]", said)
+    letters = letters_of(manifest, "segment")
+    kept = {name: spelled_port(dtype, sides, letters) for name, dtype, sides in ports}
+    assert len(kept) == 5
+    assert kept == spelled((*programs["encode_text"].outputs, *programs["encode_image"].outputs))
+
+    segment, track, step = (programs[name] for name in ("segment", "track", "step"))
+    prompts = {name: port for name, port in spelled(segment.inputs).items() if name.startswith("prompt_")}
+    assert spelled(programs["ground"].inputs) == kept | prompts
+    assert spelled(programs["ground"].outputs) == spelled(segment.outputs)
+    assert "`step` takes the inputs of `segment` and of `track`" in contract
+    assert spelled(step.inputs) == spelled((*segment.inputs, *track.inputs))
+    detections = {f"detection.{name}": port for name, port in spelled(segment.outputs).items()}
+    assert spelled(step.outputs) == spelled(track.outputs) | detections
 
 
 def test_readme_lists_every_exit_code() -> None:
@@ -246,11 +270,11 @@ def test_every_branch_of_the_original_is_a_pin_or_explained() -> None:
         assert row[2], f"{row[0]}: neither a pin nor a reason"
 
 
-def test_the_pins_of_the_branch_table_are_those_of_the_recipe() -> None:
+def test_the_pins_of_the_branch_tables_are_those_of_the_recipes() -> None:
     named = {
         code
         for row in branch_rows()
         for code in re.findall(r"`([^`]+)`", row[2])
         if code.startswith(("tracker.", "detector."))
     }
-    assert named == set(load_recipe(ROOT / "recipes" / "efficientsam3_tiny.yaml").pins)
+    assert named == {pin for recipe in (ROOT / "recipes").glob("*.yaml") for pin in load_recipe(recipe).pins}

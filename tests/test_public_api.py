@@ -25,6 +25,10 @@ EXTRAS = (
     "safetensors",
     "av",
     "PIL",
+    "ftfy",
+    "regex",
+    "osam",
+    "pycocotools",
 )
 
 BLOCKER = f"""

@@ -52,7 +52,12 @@ def test_there_is_a_recipe_for_each_size_and_a_tiny_one() -> None:
 def test_the_full_recipe_says_what_the_reference_tensors_were_made_with() -> None:
     recipe = load_recipe(ROOT / "recipes/efficientsam3_m0_9.yaml")
     assert recipe.model.factory == "samonnx.models.efficientsam3:build"
-    assert recipe.model.args == {"backbone": "repvit_m0_9", "image_size": 1008}
+    assert recipe.model.args == {
+        "backbone": "repvit_m0_9",
+        "text_encoder": "mobileclip_s1",
+        "context_length": 32,
+        "image_size": 1008,
+    }
     assert recipe.weights.checkpoint is None
     assert recipe.weights.rescale == {"detector.backbone.vision_backbone.trunk.model.head.1.running_var": 2.0**30}
     assert recipe.memory.model_dump() == {
@@ -62,6 +67,8 @@ def test_the_full_recipe_says_what_the_reference_tensors_were_made_with() -> Non
         "policy": "recent",
     }
     assert recipe.programs["track"].model_dump() == {"points": 4, "mask_prompt": True, "objects": 1}
+    assert list(recipe.programs) == ["encode_text", "encode_image", "ground", "segment", "track", "step"]
+    assert recipe.detection.model_dump() == {"boxes": 4, "points": 4, "masks": 0}
     assert recipe.targets == ("onnx", "ort-cpu")
     assert recipe.verify.model_dump() == {"atol": 1e-4, "clip": "synthetic", "frames": 2}
 

@@ -40,12 +40,20 @@ def test_an_unknown_key_is_shown_with_the_close_one_and_all_that_are_allowed() -
 def test_an_unknown_key_at_the_top_lists_extends_too() -> None:
     assert message(GOOD + "extend: b.yaml\n") == (
         "a.yaml:5: unknown key `extend`; did you mean `extends`? "
-        "allowed: name, model, weights, pins, memory, programs, targets, verify, extends"
+        "allowed: name, model, weights, pins, memory, detection, programs, targets, verify, extends"
     )
 
 
 def test_an_unknown_program_is_an_unknown_key() -> None:
-    assert message(GOOD.replace("track", "segment")) == "a.yaml:4: unknown key `segment` in `programs`; allowed: track"
+    assert message(GOOD.replace("track", "segmant")) == (
+        "a.yaml:4: unknown key `segmant` in `programs`; did you mean `segment`? "
+        "allowed: encode_text, encode_image, ground, segment, track, step"
+    )
+
+
+def test_a_step_without_the_track_whose_options_it_takes_is_refused() -> None:
+    said = message(GOOD.replace("track", "step"))
+    assert "`step` needs `track` beside it, whose objects and points it takes" in said
 
 
 def test_a_missing_key_is_reported_where_its_mapping_stands() -> None:
@@ -59,7 +67,8 @@ def test_a_base_is_not_a_recipe_by_itself() -> None:
     said = message("memory: {recent_slots: 4}\n")
     assert said.startswith("3 problems:\n  a.yaml:1: the recipe lacks the key `name`: a string")
     assert "a.yaml:1: the recipe lacks the key `model`: a mapping with the keys factory, args" in said
-    assert "a.yaml:1: the recipe lacks the key `programs`: a mapping with the keys track" in said
+    programs = "encode_text, encode_image, ground, segment, track, step"
+    assert f"a.yaml:1: the recipe lacks the key `programs`: a mapping with the keys {programs}" in said
 
 
 def test_a_key_that_occurs_twice_is_shown_with_both_lines() -> None:

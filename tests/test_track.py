@@ -12,12 +12,15 @@ from PIL import Image
 
 from samonnx.cli import main as samonnx
 from samonnx.exit_codes import ExitCode
-from samonnx.runtime.prompts import Box, ObjectPrompts, Points
-from samonnx.runtime.tracker import FrameResult, Tracker
+from samonnx.runtime.frame_result import FrameResult, Search
+from samonnx.runtime.prompts import Box, Points, Prompts
+from samonnx.runtime.tracker import Tracker
 from samonnx.runtime.video import open_frames
 from samonnx.runtime.video_writer import VideoWriter
-from samonnx.track import main
+from samonnx.track import describe_search, main
 from tests.runtime.hand_made_artifact import build, clip
+from tests.runtime.hand_made_both import build as build_both
+from tests.runtime.hand_made_vocabulary import write_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def test_a_video_becomes_an_overlay_and_masks(
     assert (source.width, source.height, source.count, source.rate) == (46, 32, 6, Fraction(24))
     assert sorted(os.listdir(tmp_path)) == ["masks", "out.mp4"]
     frames = list(open_frames(video))
-    prompts = {0: {1: ObjectPrompts(points=Points(((5.0, 6.0),), (1,))), 2: ObjectPrompts(box=Box(20, 5, 40, 20))}}
+    prompts = {0: {1: Prompts(points=Points(((5.0, 6.0),), (1,))), 2: Prompts(boxes=(Box(20, 5, 40, 20),))}}
     written = read_masks(masks)
     assert len(written) == 12
     for result in Tracker(artifact, num_frames=6).track(frames, prompts):
@@ -86,6 +89,146 @@ def test_a_mask_file_is_a_prompt(artifact: Path, video: Path, tmp_path: Path) ->
     assert len(read_masks(tmp_path / "masks")) == 6
 
 
+@pytest.fixture(scope="module")
+def detecting_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifact") / "both"
+    build_both(folder)
+    return folder
+
+
+def test_words_are_tracked_as_the_objects_that_they_find(
+    detecting_artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, masks = tmp_path / "out.mp4", tmp_path / "masks"
+    options = ("--object", 3, "--text", "a dog", "-o", out, "--masks-dir", masks)
+    assert run(detecting_artifact, video, *options) == ExitCode.OK
+    prompts = {0: {3: Prompts(text="a dog")}}
+    written = read_masks(masks)
+    assert len(written) == 12
+    for result in Tracker(detecting_artifact, num_frames=6).track(list(open_frames(video)), prompts):
+        assert result.objects == (3, 4)
+        for number, mask in zip(result.objects, result.masks, strict=True):
+            image = written[f"frame_{result.frame_index:05d}_object_{number}.png"]
+            np.testing.assert_array_equal(image, mask.astype(np.uint8) * 255)
+        if result.searches:
+            first, second = result.searches[0].scores
+    assert f"frame 0, 'a dog': found object 3 ({first:.2f}), 4 ({second:.2f})\n" in capsys.readouterr().out
+
+
+def test_words_and_exemplars_and_clicks_of_several_objects_go_together(
+    detecting_artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--text", "a dog", "--object", 8, "--exemplar", "2,2,20,20", "--frame", 2, "--object", 9)
+    code = run(detecting_artifact, video, *options, "--point", "5,6", "--masks-dir", tmp_path / "masks")
+    assert code == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "frame 0, 'a dog': found object 1 (" in said
+    assert "frame 0, the exemplars: " in said
+    assert {name.split("_")[-1] for name in read_masks(tmp_path / "masks")} >= {"1.png", "2.png", "9.png"}
+
+
+def test_nothing_found_is_no_error_and_says_what_the_best_score_was(
+    detecting_artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--text", "a dog", "--threshold", 0.99, "-o", tmp_path / "out.mp4", "--masks-dir", tmp_path / "masks")
+    assert run(detecting_artifact, video, *options) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "frame 0, 'a dog': nothing found, the best score was 0.8" in said
+    assert f"wrote {tmp_path}/out.mp4; " in said
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_the_same_words_again_add_nothing_that_is_tracked(
+    detecting_artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--text", "a dog", "--object", 5, "--text", "a dog", "--masks-dir", tmp_path / "masks")
+    assert run(detecting_artifact, video, *options) == ExitCode.OK
+    assert "frame 0, 'a dog': nothing new; 2 tracked already" in capsys.readouterr().out
+
+
+def test_every_outcome_of_a_search_has_its_words() -> None:
+    prompts = {2: {1: Prompts(text="a dog"), 5: Prompts(exemplars=(Box(0, 0, 1, 1),))}}
+    outcomes = {
+        Search(1, (1, 3), (0.9, 0.8), 2, 1, 0.9): "'a dog': found object 1 (0.90), 3 (0.80); 2 tracked already; "
+        "1 without a pixel in the mask",
+        Search(1, (), (), 0, 3, 0.7): "'a dog': nothing new; 3 without a pixel in the mask",
+        Search(5, (), (), 0, 0, 0.3): "the exemplars: nothing found, the best score was 0.30 (--threshold)",
+    }
+    for search, said in outcomes.items():
+        assert describe_search(search, 2, prompts) == f"frame 2, {said}"
+
+
+def test_words_are_read_by_the_vocabulary_that_is_given(
+    detecting_artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary = write_vocabulary(tmp_path / "v.txt", ["d o", "do g</w>"])
+    options = ("--text", "a dog", "--masks-dir", tmp_path / "masks", "--vocabulary")
+    assert run(detecting_artifact, video, *options, vocabulary) == ExitCode.OK
+    frame = next(iter(open_frames(video)))
+    by_it, by_clips = (
+        Tracker(detecting_artifact, vocabulary=path).step(frame, {1: Prompts(text="a dog")}).searches[0].scores[0]
+        for path in (vocabulary, None)
+    )
+    assert f"{by_it:.2f}" != f"{by_clips:.2f}"
+    assert f"frame 0, 'a dog': found object 1 ({by_it:.2f})" in capsys.readouterr().out
+
+
+def test_a_vocabulary_that_is_not_there_is_said_before_anything_runs(
+    detecting_artifact: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Tracker, "step", lambda *arguments: pytest.fail("a frame was tracked"))
+    options = ("--point", "5,6", "--frame", 3, "--text", "a dog", "--vocabulary", tmp_path / "v.txt")
+    assert run(detecting_artifact, video, *options, "-o", tmp_path / "out.mp4") == ExitCode.ERROR
+    assert f"vocabulary {tmp_path}/v.txt does not exist" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_words_for_an_artifact_that_only_tracks_say_what_to_compile(
+    artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(artifact, video, "--text", "a dog", "-o", tmp_path / "out.mp4") == ExitCode.ERROR
+    error = capsys.readouterr().err
+    assert "object 1: words and exemplars need the detector, but the artifact of recipe 'hand_made'" in error
+    assert "Compile a recipe with `segment` under `programs:`" in error
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--text", "a dog", "--point", "5,6"],
+            "object 1, frame 0: words stand for every instance on the frame, points",
+        ),
+        (
+            ["--exemplar", "1,1,99,9"],
+            "object 1: exemplar corner (99, 9) lies outside the frame, which is 46 x 32 pixels",
+        ),
+        (["--exemplar", "1,1,9,9"] * 3, "object 1: 3 boxes, exemplars among them, but the artifact has 2 places"),
+        (
+            ["--box", "1,1,9,9,0"],
+            "object 1, frame 0: box (1, 1, 9, 9) has label 0, but an object is tracked from a box",
+        ),
+        (["--text", "&nbsp;"], "object 1: nothing is left of the text"),
+    ],
+)
+def test_words_and_exemplars_that_cannot_be_tracked_leave_nothing(
+    detecting_artifact: Path,
+    video: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    assert run(detecting_artifact, video, *options, "-o", tmp_path / "out.mp4") == ExitCode.ERROR
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 def test_quiet_says_nothing(artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(artifact, video, "--point", "5,6", "-o", tmp_path / "out.mp4", "--quiet") == ExitCode.OK
     captured = capsys.readouterr()
@@ -112,8 +255,8 @@ def test_the_tracker_is_told_the_length_of_the_clip(artifact: Path, video: Path,
         np.testing.assert_array_equal(written["frame_00004_object_1.png"] > 0, result[4].masks[0])
 
 
-def first_click() -> dict[int, dict[int, ObjectPrompts]]:
-    return {0: {1: ObjectPrompts(points=Points(((5.0, 6.0),), (1,)))}}
+def first_click() -> dict[int, dict[int, Prompts]]:
+    return {0: {1: Prompts(points=Points(((5.0, 6.0),), (1,)))}}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +305,7 @@ def test_a_mask_beside_a_point_or_of_another_size_is_an_error(
         (["--box", "1,2,3"], "expected X0,Y0,X1,Y1 (left, top, right, bottom)"),
         (["--box", "9,2,3,4"], "is empty: expected x0 < x1"),
         (["--frame", "-1"], "expected a whole number of at least 0"),
+        (["--text", "a dog", "--threshold", "2"], "expected a number from 0 to 1; found '2'"),
         (["--point", "1,1", "--max-frames", "0"], "expected a whole number of at least 1; found '0'"),
         (["--frame", "9", "--point", "1,1", "--max-frames", "3"], "prompt on frame 9, but --max-frames 3 ends before"),
         (["--pont", "1,1"], "unrecognized arguments: --pont"),
@@ -196,7 +340,7 @@ def test_it_is_a_subcommand_and_a_module(artifact: Path, video: Path, tmp_path: 
 def test_it_does_not_import_torch(artifact: Path, video: Path, tmp_path: Path) -> None:
     options = [str(artifact), str(video), "--point", "5,6", "--quiet", "-o", str(tmp_path / "a.mp4")]
     program = (
-        f"import sys; from samonnx.track import main; assert main({options!r}) == 0; "
+        f"import sys; from samonnx.track import describe_search, main; assert main({options!r}) == 0; "
         "print(sorted({'torch', 'onnx', 'pydantic', 'yaml', 'onnx_ir'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

@@ -14,7 +14,7 @@ from samonnx.models.reference_tracker import FramePrompt, encode_image
 from samonnx.runtime.bank import Bank, BankError
 from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.preprocessing import network_image
-from samonnx.runtime.prompts import ObjectPrompts, Points
+from samonnx.runtime.prompts import Points, Prompts
 from samonnx.runtime.tracker import Tracker
 from samonnx.seeded import seeded_frame
 from samonnx.track import main
@@ -30,8 +30,8 @@ def frame(index: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray((255 * image).astype(np.uint8).transpose(1, 2, 0))
 
 
-def clicked(x: float, y: float, label: int = 1) -> ObjectPrompts:
-    return ObjectPrompts(points=Points(((x, y),), (label,)))
+def clicked(x: float, y: float, label: int = 1) -> Prompts:
+    return Prompts(points=Points(((x, y),), (label,)))
 
 
 def test_a_tracked_video_with_a_correction_equals_the_eager_reference(artifacts: Artifacts) -> None:
@@ -62,7 +62,7 @@ def test_a_bank_of_another_recipe_is_refused_by_name(artifacts: Artifacts, tmp_p
     first = Tracker(artifacts(), threads=1)
     first.step(frame(0), {1: clicked(60.0, 40.0)})
     first.bank().save(tmp_path / "bank.npz")
-    other = artifacts("memory.conditioning_slots=4", "programs.track.points=7")
+    other = artifacts("memory.conditioning_slots=4", "programs.track.points=7", programs=("track", "track@first"))
     with pytest.raises(BankError, match="efficientsam3_tiny"):
         Bank.load(tmp_path / "bank.npz", Manifest.load(other))
 

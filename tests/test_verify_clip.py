@@ -21,7 +21,7 @@ from samonnx.programs.program import Port, Program
 from samonnx.recipe import MemorySpec
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison
-from samonnx.verify_clip import MASK_SHARE, bank_of_reference, probed, propagation_feeds, verify_clip
+from samonnx.verify_clip import MASK_SHARE, bank_of_reference, propagation_feeds, verify_clip
 from tests.programs.eager_program import program_of, run_program
 from tests.tiny_model import tiny_model, tiny_recipe
 
@@ -143,30 +143,6 @@ def test_the_feeds_are_the_same_each_time_and_another_seed_gives_others() -> Non
     assert (one["bank.memory"] != other["bank.memory"]).any()
 
 
-# Reading off the image encoder's maps
-
-
-def graph_with(name: str) -> ir.Model:
-    """A graph in which one value is called encode_image/`name`."""
-    graph = ir.from_onnx_text(
-        '<ir_version: 10, opset_import: ["" : 23]>\ng (float[2] x) => (float[2] y) { h = Relu(x) y = Neg(h) }'
-    )
-    graph.graph.node(0).outputs[0].name = f"encode_image/{name}"
-    return graph
-
-
-@pytest.mark.parametrize("name", ["high_res_0", "high_res_1", "features"])
-def test_a_map_of_the_encoder_becomes_an_output_of_a_copy(name: str) -> None:
-    graph = graph_with(name)
-    copy = probed(graph)
-    assert [value.name for value in copy.graph.outputs] == ["y", f"encode_image/{name}"]
-    assert [value.name for value in graph.graph.outputs] == ["y"]
-
-
-def test_a_map_that_a_pass_has_folded_away_is_not_asked_for() -> None:
-    assert [value.name for value in probed(graph_with("other")).graph.outputs] == ["y"]
-
-
 # The clip
 
 
@@ -202,7 +178,9 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> dict[str, EagerSession]:
 
 
 def named(name: str) -> ir.Model:
-    graph = graph_with("other")
+    graph: ir.Model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 23]>\ng (float[2] x) => (float[2] y) { y = Neg(x) }'
+    )
     graph.graph.name = name
     return graph
 
@@ -281,7 +259,7 @@ def test_each_step_gets_its_synthetic_frame_its_prompt_and_the_references_bank(s
 
 def test_the_reference_takes_the_graphs_own_feature_maps(sessions: Sessions) -> None:
     def shift(frame: int, outputs: Outputs) -> None:
-        outputs["encode_image/features"] += 0.5
+        outputs["tracker_neck/features"] += 0.5
 
     found = failed(verified(sessions, shift))
     assert "track: low_res_masks" in found
@@ -290,8 +268,8 @@ def test_the_reference_takes_the_graphs_own_feature_maps(sessions: Sessions) -> 
 
 def test_without_the_graphs_feature_maps_the_reference_encodes_the_frame_itself(sessions: Sessions) -> None:
     def fold(frame: int, outputs: Outputs) -> None:
-        del outputs["encode_image/high_res_0"]
-        outputs["encode_image/features"] += 0.5  # not looked at then
+        del outputs["tracker_neck/high_res_0"]
+        outputs["tracker_neck/features"] += 0.5  # not looked at then
 
     assert failed(verified(sessions, fold)) == []
 

@@ -21,6 +21,10 @@ class Octets:
         self.content = content
         self.calls = 0
 
+    @property
+    def nbytes(self) -> int:
+        return len(self.content)
+
     def tobytes(self) -> bytes:
         self.calls += 1
         return self.content

@@ -21,7 +21,7 @@ from samonnx.passes.interface import Exactness, GraphPass, PassResult
 from samonnx.passes.node_builder import NodeBuilder
 from samonnx.passes.shape_inference import infer_shapes
 
-__all__ = ["LowerOnnx", "decomposed"]
+__all__ = ["LowerOnnx"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,6 @@ class LowerOnnx(GraphPass):
         if modified:
             infer_shapes(model)
         return PassResult(model, modified)
-
-
-def decomposed(model: ir.Model) -> ir.Model:
-    """A copy that ONNX Runtime can run: it refuses `Attention` with a mask [B, 1, 1, keys], which the graphs between
-    passes have. Shares the initialisers' tensors with `model`."""
-    copy = model.clone()
-    LowerOnnx()(copy)
-    return copy
 
 
 def _decompose(graph: ir.Graph, call: AttentionCall, block_bytes: int) -> None:

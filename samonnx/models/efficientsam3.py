@@ -1,4 +1,5 @@
-"""EfficientSAM3: a small trunk in place of SAM 3's, under the parameter names of the released video checkpoint."""
+"""EfficientSAM3 and SAM 3: detector and tracker over one trunk, under the parameter names of the released video
+checkpoints. The members of the family differ in trunk and text encoder alone."""
 
 from __future__ import annotations
 
@@ -8,37 +9,32 @@ from types import MappingProxyType
 from torch import nn
 
 from samonnx.errors import SamonnxError
+from samonnx.models.detector import Detector, DetectorSizes
 from samonnx.models.feature_pyramid import VisionBackbone
-from samonnx.models.repvit import REPVIT_SIZES, RepViTTrunk
 from samonnx.models.sam3_tracker import Tracker, TrackerSizes
+from samonnx.models.text_encoders import build_language_backbone
+from samonnx.models.trunks import build_trunk
 
 __all__ = ["EfficientSAM3", "build"]
 
 
-class _Backbone(nn.Module):
-    def __init__(self, vision_backbone: VisionBackbone) -> None:
-        super().__init__()
-        self.vision_backbone = vision_backbone
-
-
-class _Detector(nn.Module):
-    """The part of `detector.*` that tracking needs: the image encoder."""
-
-    def __init__(self, backbone: _Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-
 class EfficientSAM3(nn.Module):
-    """`detector.backbone.vision_backbone` (trunk and the tracker's neck) and `tracker`."""
+    """`detector` and `tracker`. Keys that nothing reads are parameters too, so that a released file loads whole."""
 
-    # Keys of released files inside the loaded prefixes that tracking never reads: the detector's own copy of the neck.
-    ignored_keys: tuple[str, ...] = ("detector.backbone.vision_backbone.convs.*",)
+    # Rotary tables that SAM 3's own files carry, as complex numbers; ours are computed.
+    ignored_keys: tuple[str, ...] = ("detector.backbone.vision_backbone.trunk.blocks.*.attn.freqs_cis",)
     # Component name → key prefixes, for the report of a loaded checkpoint.
     components: Mapping[str, tuple[str, ...]] = MappingProxyType(
         {
             "image encoder: trunk": ("detector.backbone.vision_backbone.trunk.",),
-            "image encoder: neck": ("detector.backbone.vision_backbone.",),
+            "image encoder: detector's neck": ("detector.backbone.vision_backbone.convs.",),
+            "image encoder: tracker's neck": ("detector.backbone.vision_backbone.sam2_convs.",),
+            "text encoder": ("detector.backbone.language_backbone.",),
+            "geometry encoder": ("detector.geometry_encoder.",),
+            "fusion encoder": ("detector.transformer.encoder.",),
+            "decoder": ("detector.transformer.decoder.",),
+            "segmentation head": ("detector.segmentation_head.",),
+            "scoring": ("detector.dot_prod_scoring.",),
             "memory attention": ("tracker.transformer.",),
             "memory encoder": ("tracker.maskmem_backbone.",),
             "prompt encoder": ("tracker.sam_prompt_encoder.",),
@@ -47,29 +43,54 @@ class EfficientSAM3(nn.Module):
         }
     )
 
-    def __init__(self, vision_backbone: VisionBackbone, tracker: Tracker) -> None:
+    def __init__(self, detector: Detector, tracker: Tracker, trunk_dim: int) -> None:
         super().__init__()
-        self.detector = _Detector(_Backbone(vision_backbone))
+        self.detector = detector
         self.tracker = tracker
+        self.trunk_map_shape = (1, trunk_dim, detector.sizes.grid, detector.sizes.grid)
 
 
 def build(
     backbone: str = "repvit_m0_9",
+    text_encoder: str = "mobileclip_s1",
+    context_length: int = 32,
+    text_positions: int = 77,
     image_size: int = 1008,
     hidden_dim: int = 256,
     memory_dim: int = 64,
     ffn_dim: int = 2048,
     trunk_dim: int = 1024,
+    queries: int = 200,
+    geometry_layers: int = 3,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    mask_prompts: bool = False,
 ) -> EfficientSAM3:
     """Build the module (weights as torch initialises them), in eval mode.
 
-    `backbone`: a key of `REPVIT_SIZES`; `image_size`: pixels, a multiple of 28; the widths scale the architecture
-    down for tests. Raises SamonnxError for an unknown backbone or sizes that do not fit.
+    `backbone`: one of `TRUNKS`; `text_encoder`: one of `TEXT_ENCODERS`; `context_length`: tokens of a text, at most
+    `text_positions`, the rows of the checkpoint's position table; `image_size`: pixels, a multiple of 28; the widths
+    and numbers scale the architecture down for tests. `mask_prompts` adds an encoder for masks given to the detector,
+    which no released checkpoint has. Raises SamonnxError for unknown names and sizes that do not fit.
     """
-    if backbone not in REPVIT_SIZES:
-        raise SamonnxError(
-            f"model.args.backbone: unknown backbone {backbone!r}; known: {', '.join(sorted(REPVIT_SIZES))}"
-        )
-    sizes = TrackerSizes(image_size=image_size, hidden_dim=hidden_dim, memory_dim=memory_dim, ffn_dim=ffn_dim)
-    trunk = RepViTTrunk(REPVIT_SIZES[backbone], trunk_dim, sizes.grid)
-    return EfficientSAM3(VisionBackbone(trunk, trunk_dim, hidden_dim), Tracker(sizes)).eval()
+    tracker = Tracker(
+        TrackerSizes(image_size=image_size, hidden_dim=hidden_dim, memory_dim=memory_dim, ffn_dim=ffn_dim)
+    )
+    for name, value in {"queries": queries, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers}.items():
+        if value < 1:
+            raise SamonnxError(f"model.args.{name}: {value} found, at least 1 expected")
+    sizes = DetectorSizes(
+        grid=tracker.sizes.grid,
+        hidden_dim=hidden_dim,
+        ffn_dim=ffn_dim,
+        queries=queries,
+        geometry_layers=geometry_layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        context_length=context_length,
+        mask_prompts=mask_prompts,
+    )
+    trunk = build_trunk(backbone, trunk_dim, sizes.grid)
+    words = build_language_backbone(text_encoder, context_length, hidden_dim, positions=text_positions)
+    detector = Detector(sizes, VisionBackbone(trunk, trunk_dim, hidden_dim), words)
+    return EfficientSAM3(detector, tracker, trunk_dim).eval()

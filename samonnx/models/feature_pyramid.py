@@ -6,7 +6,6 @@ Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -36,17 +35,27 @@ def pyramid_level(scale: float, trunk_channels: int, channels: int) -> nn.Sequen
 
 
 class VisionBackbone(nn.Module):
-    """Trunk and the tracker's neck: image f32 [1, 3, S, S] → three maps f32 [1, channels, s·grid, s·grid], s = 4, 2, 1.
+    """Trunk and two necks on its map: `convs` for the detector, `sam2_convs` for the tracker.
 
-    The fourth level (0.5x) is in released files and is dropped by upstream after computing it (`scalp=1`); its
-    parameters are kept here so that a file loads whole, and it is never computed.
+    A neck gives three maps f32 [1, channels, s·grid, s·grid], s = 4, 2, 1. The fourth level (0.5x) is in released
+    files and is dropped by upstream after computing it (`scalp=1`); its parameters are kept here so that a file loads
+    whole, and it is never computed.
     """
 
     def __init__(self, trunk: nn.Module, trunk_channels: int, channels: int) -> None:
         super().__init__()
         self.trunk = trunk
-        self.sam2_convs = nn.ModuleList(pyramid_level(scale, trunk_channels, channels) for scale in PYRAMID_SCALES)
+        self.convs = _neck(trunk_channels, channels)
+        self.sam2_convs = _neck(trunk_channels, channels)
 
-    def forward(self, image: Tensor) -> Sequence[Tensor]:
-        trunk_map = self.trunk(image)
+    def detector_maps(self, trunk_map: Tensor) -> list[Tensor]:
+        """trunk map f32 [1, trunk_channels, grid, grid] → the detector's maps at 4x, 2x and 1x."""
+        return [level(trunk_map) for level in list(self.convs)[:3]]
+
+    def tracker_maps(self, trunk_map: Tensor) -> list[Tensor]:
+        """trunk map f32 [1, trunk_channels, grid, grid] → the tracker's maps at 4x, 2x and 1x."""
         return [level(trunk_map) for level in list(self.sam2_convs)[:3]]
+
+
+def _neck(trunk_channels: int, channels: int) -> nn.ModuleList:
+    return nn.ModuleList(pyramid_level(scale, trunk_channels, channels) for scale in PYRAMID_SCALES)

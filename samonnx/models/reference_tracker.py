@@ -37,7 +37,8 @@ class ImageFeatures:
 
 def encode_image(model: EfficientSAM3, image: Tensor) -> ImageFeatures:
     """image f32 [1, 3, S, S], normalised."""
-    level_0, level_1, level_2 = model.detector.backbone.vision_backbone(image)
+    backbone = model.detector.backbone.vision_backbone
+    level_0, level_1, level_2 = backbone.tracker_maps(backbone.trunk(image))
     decoder = model.tracker.sam_mask_decoder
     return ImageFeatures(decoder.conv_s0(level_0), decoder.conv_s1(level_1), level_2)
 

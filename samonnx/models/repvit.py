@@ -1,7 +1,7 @@
-"""RepViT trunk with the projection head that EfficientSAM3 puts behind it.
+"""RepViT: a convolutional trunk.
 
 Architecture: Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective" (CVPR 2024); the figures of each size
-and the head are those of upstream's `backbones/repvit.py` and `model_builder.py` (`ImageStudentEncoder`).
+are those of upstream's `backbones/repvit.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samonnx.errors import SamonnxError
-from samonnx.pins import BranchPoint, declare
-
-__all__ = ["REPVIT_SIZES", "RepViT", "RepViTSize", "RepViTTrunk"]
+__all__ = ["REPVIT_SIZES", "RepViT", "RepViTSize"]
 
 
 @dataclass(frozen=True)
@@ -131,60 +127,3 @@ class RepViT(nn.Module):
         for block in self.features:
             x = block(x)
         return x
-
-
-class _Backbone(nn.Module):
-    """The level `backbone.model` in the checkpoint's names."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-
-class _ProjectedBackbone(nn.Module):
-    """The level `model.backbone` / `model.head` in the checkpoint's names."""
-
-    def __init__(self, size: RepViTSize, channels: int) -> None:
-        super().__init__()
-        self.backbone = _Backbone(RepViT(size))
-        self.head = nn.Sequential(
-            nn.Conv2d(size.widths[3], channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.head(self.backbone.model(x))
-        return projected
-
-
-class RepViTTrunk(nn.Module):
-    """Image f32 [1, 3, S, S], normalised to about -1…1 → trunk map f32 [1, channels, grid, grid].
-
-    The trunk's stride is 32 and the grid's 14, so the head's map is enlarged bilinearly (half-pixel centres) to the
-    grid.
-    """
-
-    branch_points: ClassVar[tuple[BranchPoint, ...]] = (
-        BranchPoint(
-            "resize_to_grid", (True, False), "enlarge the head's map to the grid; false: it already has that size"
-        ),
-    )
-
-    def __init__(self, size: RepViTSize, channels: int, grid: int) -> None:
-        super().__init__()
-        declare(self)
-        self.model = _ProjectedBackbone(size, channels)
-        self.grid = grid
-
-    def forward(self, image: Tensor) -> Tensor:
-        features: Tensor = self.model(image)
-        if self.resize_to_grid:
-            return F.interpolate(features, size=(self.grid, self.grid), mode="bilinear", align_corners=False)
-        if features.shape[-1] != self.grid:
-            raise SamonnxError(
-                f"the trunk's map is {features.shape[-1]} wide and the grid {self.grid}: "
-                "pin detector.backbone.vision_backbone.trunk.resize_to_grid to true"
-            )
-        return features

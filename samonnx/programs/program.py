@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "Wire"]
+__all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "Wire", "example_tensors"]
+
+_DTYPES = {"float32": torch.float32, "int32": torch.int32, "int64": torch.int64, "bool": torch.bool}
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "bool"); `range` says which
-    values make sense."""
+    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "int64", "bool"); `range` says
+    which values make sense."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     meaning: str
     range: str = ""
+
+
+def example_tensors(ports: Iterable[Port]) -> dict[str, Tensor]:
+    """Zeros of each port's dtype and shape, by name."""
+    return {port.name: torch.zeros(port.shape, dtype=_DTYPES[port.dtype]) for port in ports}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Component:
 
     `symbolic` names the dimensions that stay symbolic in the trace: input name → {axis: symbol}. `bindings` and
     `validity` say how `unroll_memory` binds them afterwards: symbol → size, symbol → name of the bool input [O, size]
-    that says what is filled.
+    that says what is filled. `integers` bounds integer inputs for comparisons: input name → (lowest, highest + 1).
     """
 
     name: str
@@ -57,6 +65,7 @@ class Component:
     symbolic: Mapping[str, Mapping[int, str]] = field(default_factory=lambda: MappingProxyType({}))
     bindings: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     validity: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    integers: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -79,14 +88,19 @@ class Specialisation:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph to be linked. `pinned` inputs are removed from it by partial evaluation; `specialisations` are further
-    graphs of it."""
+    """A graph to be linked. `bank` is empty for a program that remembers nothing; `pinned` inputs are removed by
+    partial evaluation; `specialisations` are further graphs of it."""
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     components: tuple[Component, ...]
     wires: tuple[Wire, ...]
-    bank: tuple[BankTensor, ...]
-    pinned: Mapping[str, float | int | bool]
-    specialisations: tuple[Specialisation, ...]
+    bank: tuple[BankTensor, ...] = ()
+    pinned: Mapping[str, float | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    specialisations: tuple[Specialisation, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own name, then its specialisations'."""
+        return (self.name, *(special.name for special in self.specialisations))

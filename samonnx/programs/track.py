@@ -12,7 +12,9 @@ from torch import Tensor
 from samonnx.errors import SamonnxError
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs import track_components as parts
-from samonnx.programs.program import BankTensor, Component, Port, Program, Specialisation, Wire
+from samonnx.programs.detect_ports import image_port
+from samonnx.programs.program import BankTensor, Component, Port, Program, Specialisation, Wire, example_tensors
+from samonnx.programs.segment import trunk_component
 
 if TYPE_CHECKING:
     from samonnx.recipe import MemorySpec, TrackSpec
@@ -66,13 +68,7 @@ def _ports(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> tuple[t
         ]
 
     inputs = [
-        Port(
-            "image",
-            f32,
-            (1, 3, s, s),
-            "frame, RGB, normalised as (x / 255 - 0.5) / 0.5; encoded once for all objects",
-            "-1 … 1",
-        ),
+        image_port(s),
         Port(
             "frame_index", i32, (), "index of this frame; to track backwards, number the frames backwards", "0 … 2^29"
         ),
@@ -127,9 +123,6 @@ def _ports(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> tuple[t
     return tuple(inputs), tuple(outputs)
 
 
-_DTYPES = {"float32": torch.float32, "int32": torch.int32, "bool": torch.bool}
-
-
 def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> Program:
     """The program of a recipe's `memory` and `programs.track`.
 
@@ -144,8 +137,7 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     inputs, outputs = _ports(model, memory, spec)
     tracker = model.tracker
     sizes, o = tracker.sizes, spec.objects
-    example = {port.name: torch.zeros(port.shape, dtype=_DTYPES[port.dtype]) for port in inputs}
-    example |= {port.name: torch.zeros(port.shape, dtype=_DTYPES[port.dtype]) for port in outputs}
+    example = example_tensors((*inputs, *outputs))
     d, cells, parts_per_pointer = sizes.hidden_dim, sizes.grid**2, sizes.hidden_dim // sizes.memory_dim
     slots = memory.conditioning_slots + memory.recent_slots
     pointer_tokens = (memory.conditioning_slots + memory.pointer_slots - 1) * parts_per_pointer
@@ -165,10 +157,11 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     memory_example = torch.zeros(o, 2, cells, sizes.memory_dim)
     pointer_example = torch.zeros(o, 2 * parts_per_pointer, sizes.memory_dim)
     components = (
+        trunk_component(model),
         component(
-            "encode_image",
-            parts.EncodeImage(model),
-            {"image": example["image"]},
+            "tracker_neck",
+            parts.TrackerNeck(model),
+            {"trunk_map": torch.zeros(model.trunk_map_shape)},
             ("high_res_0", "high_res_1", "features"),
         ),
         component(
@@ -291,10 +284,11 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
 def _wires() -> tuple[Wire, ...]:
     """Every component input and every program output, by what feeds it."""
     feeds = {
-        "encode_image": {"image": "image"},
+        "encode_trunk": {"image": "image"},
+        "tracker_neck": {"trunk_map": "encode_trunk.trunk_map"},
         "read_bank": {name: name for name in ("frame_index", "num_frames", "attend_memory")}
         | {t.name: t.input for t in BANK},
-        "attend_memory": {"features": "encode_image.features"}
+        "attend_memory": {"features": "tracker_neck.features"}
         | {"memory": "read_bank.slots", "pointers": "read_bank.tokens"}
         | {
             name: f"read_bank.{name}"
@@ -312,15 +306,15 @@ def _wires() -> tuple[Wire, ...]:
             )
         },
         "decode_masks": {
-            "features": "encode_image.features",
+            "features": "tracker_neck.features",
             "conditioned": "attend_memory.conditioned",
             "attends": "read_bank.attends",
             "mask_prompt_valid": "mask_prompt_valid",
             "sparse": "encode_prompt.sparse",
             "sparse_valid": "encode_prompt.sparse_valid",
             "dense": "encode_prompt.dense",
-            "high_res_0": "encode_image.high_res_0",
-            "high_res_1": "encode_image.high_res_1",
+            "high_res_0": "tracker_neck.high_res_0",
+            "high_res_1": "tracker_neck.high_res_1",
         },
         "take_mask": {name: f"decode_masks.{name}" for name in ("mask_logits", "all_ious", "tokens")}
         | {
@@ -331,7 +325,7 @@ def _wires() -> tuple[Wire, ...]:
             "mask_prompt_valid": "mask_prompt_valid",
         },
         "encode_memory": {
-            "features": "encode_image.features",
+            "features": "tracker_neck.features",
             "masks": "take_mask.masks",
             "object_score": "take_mask.object_score",
             "number_of_points": "encode_prompt.number_of_points",

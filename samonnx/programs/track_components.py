@@ -17,18 +17,18 @@ from samonnx.models.sam3_tracker import Tracker
 __all__ = [
     "AttendMemory",
     "DecodeMasks",
-    "EncodeImage",
     "EncodeMemory",
     "EncodePrompt",
     "ReadBank",
     "TakeMask",
+    "TrackerNeck",
     "WriteBank",
 ]
 
 
-class EncodeImage(nn.Module):
-    """image f32 [1, 3, S, S] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1, D,
-    h, w]."""
+class TrackerNeck(nn.Module):
+    """trunk_map f32 [1, C', h, w] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1,
+    D, h, w]."""
 
     def __init__(self, model: EfficientSAM3) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class EncodeImage(nn.Module):
         self.conv_s0 = model.tracker.sam_mask_decoder.conv_s0
         self.conv_s1 = model.tracker.sam_mask_decoder.conv_s1
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        level_0, level_1, features = self.vision_backbone(image)
+    def forward(self, trunk_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        level_0, level_1, features = self.vision_backbone.tracker_maps(trunk_map)
         return self.conv_s0(level_0), self.conv_s1(level_1), features
 
 

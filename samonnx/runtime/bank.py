@@ -60,7 +60,7 @@ class Bank:
     @classmethod
     def empty(cls, manifest: Manifest, objects: Sequence[int] | None = None) -> Bank:
         """A bank in which nothing has been seen; by default as many objects as the graph has rows, numbered from 0."""
-        numbers = tuple(range(manifest.memory.objects)) if objects is None else tuple(objects)
+        numbers = tuple(range(manifest.tracking().objects)) if objects is None else tuple(objects)
         tensors = {pair.input: empty_rows(pair, len(numbers)) for pair in manifest.bank}
         return cls._made_by(manifest, tensors, numbers, 0)
 
@@ -69,7 +69,7 @@ class Bank:
         cls, manifest: Manifest, outputs: Mapping[str, Array], objects: Sequence[int] | None = None, next_frame: int = 0
     ) -> Bank:
         """The bank that a call of the graph gave back (its `next_bank.*` outputs); other outputs are left aside."""
-        numbers = tuple(range(manifest.memory.objects)) if objects is None else tuple(objects)
+        numbers = tuple(range(manifest.tracking().objects)) if objects is None else tuple(objects)
         missing = [pair.output for pair in manifest.bank if pair.output not in outputs]
         if missing:
             raise BankError(f"outputs {', '.join(missing)} are missing; pass all that the graph gave")

@@ -22,6 +22,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST_NAME",
     "BankPair",
+    "DetectionInfo",
     "Manifest",
     "ManifestError",
     "MemoryInfo",
@@ -29,6 +30,7 @@ __all__ = [
     "PortInfo",
     "PreprocessingInfo",
     "ProgramInfo",
+    "TextInfo",
     "VerificationInfo",
     "WeightsInfo",
 ]
@@ -124,6 +126,35 @@ class MemoryInfo:
 
 
 @dataclass(frozen=True)
+class TextInfo:
+    """How words become the `token_ids` input."""
+
+    context_length: int
+    """Tokens that go in, start and end among them; longer texts are cut."""
+    vocabulary: str = "clip"
+    """CLIP's byte-pair vocabulary: 49406 starts a text, 49407 ends it, 0 fills up."""
+
+
+@dataclass(frozen=True)
+class DetectionInfo:
+    """The detector behind `segment`, `ground` and `step`."""
+
+    queries: int
+    """Detections that come out of a call, most of them with a low score."""
+    boxes: int
+    """Places for boxes given as prompts."""
+    points: int
+    """Places for points given as prompts."""
+    scoring: str
+    """`image`: logits are class logits; `video`: logits are of the joint probability of class and presence. `scores`
+    is the joint probability either way."""
+    score_threshold: float = 0.5
+    """What the original shows: detections with a score above this."""
+    masks: int = 0
+    """Places for masks given as prompts; 0: the model has no encoder for them."""
+
+
+@dataclass(frozen=True)
 class PinInfo:
     path: str
     value: bool | int | float | str
@@ -149,7 +180,12 @@ class Manifest:
     programs: tuple[ProgramInfo, ...]
     bank: tuple[BankPair, ...]
     preprocessing: PreprocessingInfo
-    memory: MemoryInfo
+    memory: MemoryInfo | None = None
+    """None: no program that tracks."""
+    text: TextInfo | None = None
+    """None: no program that takes words."""
+    detection: DetectionInfo | None = None
+    """None: no program that detects."""
     pins: tuple[PinInfo, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
     verification: tuple[VerificationInfo, ...] = ()
@@ -171,6 +207,31 @@ class Manifest:
                 return program
         there = ", ".join(program.name for program in self.programs) or "none"
         raise ManifestError(f"the artifact of recipe {self.recipe!r} has no program {name!r}; it has: {there}")
+
+    def tracking(self) -> MemoryInfo:
+        """`memory` of an artifact that tracks; ManifestError if this one does not."""
+        if self.memory is None:
+            raise ManifestError(self._lacks("tracks", "track"))
+        return self.memory
+
+    def detecting(self) -> DetectionInfo:
+        """`detection` of an artifact that detects; ManifestError if this one does not."""
+        if self.detection is None:
+            raise ManifestError(self._lacks("detects", "segment"))
+        return self.detection
+
+    def reading(self) -> TextInfo:
+        """`text` of an artifact that takes words; ManifestError if this one does not."""
+        if self.text is None:
+            raise ManifestError(self._lacks("takes words", "segment"))
+        return self.text
+
+    def _lacks(self, what: str, program: str) -> str:
+        there = ", ".join(program.name for program in self.programs) or "none"
+        return (
+            f"the artifact of recipe {self.recipe!r} has no program that {what}; it has: {there}. "
+            f"Compile a recipe with `{program}` under `programs:`"
+        )
 
     def has_program(self, name: str) -> bool:
         return any(program.name == name for program in self.programs)
@@ -239,6 +300,8 @@ def _check(manifest: Manifest) -> None:
     for program in manifest.programs:
         for port in (*program.inputs, *program.outputs):
             _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
+    if manifest.bank and manifest.memory is None:
+        raise ManifestError("a bank is listed, but field 'memory' is missing")
     for pair in manifest.bank:
         _check_pair(manifest, pair)
     for name in ("video_resize", "image_resize"):
@@ -258,9 +321,10 @@ def _check_tensor(where: str, dtype: str, shape: tuple[int, ...]) -> None:
 
 def _check_pair(manifest: Manifest, pair: BankPair) -> None:
     _check_tensor(f"bank tensor {pair.input!r}", pair.dtype, pair.shape)
-    if not pair.shape or pair.shape[0] != manifest.memory.objects:
+    rows = manifest.tracking().objects
+    if not pair.shape or pair.shape[0] != rows:
         raise ManifestError(
-            f"bank tensor {pair.input!r}: the first axis is the object, so expected {manifest.memory.objects} "
+            f"bank tensor {pair.input!r}: the first axis is the object, so expected {rows} "
             f"(memory.objects), found shape {list(pair.shape)}"
         )
     for program in manifest.programs:

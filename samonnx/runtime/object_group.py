@@ -66,7 +66,7 @@ class ObjectGroup:
     def __init__(self, manifest: Manifest, shared: SharedInputs, open_session: Callable[[str], Session]) -> None:
         self._manifest = manifest
         self._open_session = open_session
-        self.objects: list[int | None] = [None] * manifest.memory.objects
+        self.objects: list[int | None] = [None] * manifest.tracking().objects
         general = manifest.program("track")
         self._inputs = shared.bound()
         for port in general.inputs:
@@ -77,7 +77,7 @@ class ObjectGroup:
             for port in general.outputs
             if port.name in READ_OUTPUTS
         }
-        rows = manifest.memory.objects
+        rows = manifest.tracking().objects
         self._banks = tuple(
             {pair.input: BoundArray(empty_rows(pair, rows)) for pair in manifest.bank} for _ in range(2)
         )

@@ -68,6 +68,8 @@ def _convert(hint: Any, value: object, where: str) -> object:
         for option in arguments:
             if _is_plain(option, value):
                 return value
+            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+                return _convert(option, value, where)
         raise TypedJsonError(f"{where}: expected {_spell(hint)}, found {_describe(value)}")
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
@@ -105,7 +107,7 @@ def _is_plain(hint: Any, value: object) -> bool:
 
 def _spell(hint: Any) -> str:
     words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return " or ".join(words.get(option, str(option)) for option in (get_args(hint) or (hint,)))
+    return " or ".join(words.get(option, "an object") for option in (get_args(hint) or (hint,)))
 
 
 def _describe(value: object) -> str:

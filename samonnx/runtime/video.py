@@ -7,22 +7,21 @@ the original's loaders.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from samonnx.errors import SamonnxError
+from samonnx.runtime.extras import require_extra
 
-__all__ = ["IMAGE_SUFFIXES", "FrameSource", "VideoError", "open_frames", "read_mask", "require"]
+__all__ = ["IMAGE_SUFFIXES", "FrameSource", "VideoError", "images_in", "open_frames", "read_image", "read_mask"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tiff", ".tif", ".webp")
 DEFAULT_RATE = Fraction(25)
@@ -32,16 +31,6 @@ Frame = npt.NDArray[np.uint8]
 
 class VideoError(SamonnxError):
     """Frames that cannot be read or written."""
-
-
-def require(module: str) -> ModuleType:
-    """Import an optional module; VideoError says how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise VideoError(
-            f'the Python package {module.split(".")[0]!r} is not installed; run: pip install "samonnx[video]"'
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -73,20 +62,18 @@ class FrameSource:
 
     def _from_images(self) -> Iterator[Frame]:
         for path in self.images:
-            yield _read_image(path)
+            yield read_image(path)
 
 
 def open_frames(path: str | os.PathLike[str]) -> FrameSource:
     """Look at a video file, a folder of images or one image; its first frame is read.
 
-    Raises VideoError: nothing there, not readable, no video stream, no frames, no images in the folder.
+    Raises VideoError: nothing there, not readable, no video stream, no frames, no images in the folder; and
+    MissingExtraError.
     """
     path = Path(path)
     if path.is_dir():
-        images = tuple(sorted((p for p in path.iterdir() if _is_image(p)), key=lambda p: _natural(p.name)))
-        if not images:
-            raise VideoError(f"folder {path} has no images; looked for {', '.join(IMAGE_SUFFIXES)}")
-        return _image_source(path, images)
+        return _image_source(path, images_in(path))
     if not path.exists():
         raise VideoError(f"{path} does not exist; expected a video file, a folder of images, or an image")
     if _is_image(path):
@@ -94,19 +81,39 @@ def open_frames(path: str | os.PathLike[str]) -> FrameSource:
     return _video_source(path)
 
 
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """The images of a folder, in the order of the numbers in their names. Raises VideoError if there is none."""
+    images = tuple(sorted((path for path in folder.iterdir() if _is_image(path)), key=lambda path: _natural(path.name)))
+    if not images:
+        raise VideoError(f"folder {folder} has no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+    return images
+
+
+def read_image(path: str | os.PathLike[str]) -> Frame:
+    """One image as uint8 [H, W, 3] RGB. Raises VideoError that names it, and MissingExtraError."""
+    image_module = require_extra("PIL.Image", "video")
+    try:
+        with image_module.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise VideoError(f"image {path} does not exist") from error
+    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+        raise VideoError(f"image {path} cannot be read: {error}") from error
+
+
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
     """A mask image as bool [H, W]: an index other than 0 in a palette image; else brighter than half of the range.
 
-    (An image whose largest value is 1 is taken as 0 and 1.) Raises VideoError.
+    (An image whose largest value is 1 is taken as 0 and 1.) Raises VideoError, MissingExtraError.
     """
-    image_module = require("PIL.Image")
+    image_module = require_extra("PIL.Image", "video")
     try:
         with image_module.open(path) as image:
             indexed = image.mode == "P"
             values: Frame = np.asarray(image if indexed else image.convert("L"))
     except FileNotFoundError as error:
         raise VideoError(f"mask {path} does not exist") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
         raise VideoError(f"mask {path} cannot be read as an image: {error}") from error
     return np.greater(values, 0 if indexed or values.max(initial=0) <= 1 else 127)
 
@@ -122,17 +129,8 @@ def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def _image_source(path: Path, images: tuple[Path, ...]) -> FrameSource:
-    height, width = _read_image(images[0]).shape[:2]
+    height, width = read_image(images[0]).shape[:2]
     return FrameSource(path, width, height, len(images), DEFAULT_RATE, "images", images)
-
-
-def _read_image(path: Path) -> Frame:
-    image_module = require("PIL.Image")
-    try:
-        with image_module.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise VideoError(f"image {path} cannot be read: {error}") from error
 
 
 def _video_source(path: Path) -> FrameSource:
@@ -149,7 +147,7 @@ def _video_source(path: Path) -> FrameSource:
 
 def _open_container(path: Path) -> Any:
     """PyAV's container (untyped there); VideoError if it is not a video."""
-    av = require("av")
+    av = require_extra("av", "video")
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -161,7 +159,7 @@ def _open_container(path: Path) -> Any:
 
 
 def _decode(path: Path) -> Iterator[Frame]:
-    av = require("av")
+    av = require_extra("av", "video")
     with _open_container(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from samonnx.runtime.video import VideoError, require
+from samonnx.runtime.extras import require_extra
+from samonnx.runtime.video import VideoError
 
 __all__ = ["FrameWriter", "ImageFolderWriter", "VideoWriter", "frame_writer"]
 
@@ -73,7 +74,7 @@ class VideoWriter:
         return self
 
     def write(self, frame: npt.NDArray[np.uint8]) -> None:
-        av = require("av")
+        av = require_extra("av", "video")
         even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
         try:
             if self._container is None:
@@ -84,7 +85,7 @@ class VideoWriter:
             raise VideoError(f"cannot write the video {self._path}: {error}") from error
 
     def _open(self, *, width: int, height: int) -> None:
-        av = require("av")
+        av = require_extra("av", "video")
         self._container = av.open(str(self._aside), "w", format=CONTAINERS[self._path.suffix.lower()])
         codec = next(name for name in CODECS if name in av.codecs_available)
         options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
@@ -137,7 +138,7 @@ class ImageFolderWriter:
 
     def write_named(self, name: str, image: npt.NDArray[np.uint8]) -> None:
         """One image: uint8 [H, W, 3] RGB or [H, W] grey."""
-        image_module = require("PIL.Image")
+        image_module = require_extra("PIL.Image", "video")
         try:
             self._aside.mkdir(exist_ok=True)
             image_module.fromarray(image).save(self._aside / name)

@@ -11,20 +11,23 @@ from rich.console import Console
 from samonnx.compile import CompileOptions, compile_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "efficientsam3_m0_9.yaml"
-FullSize = Callable[[int], Path]
+FullSize = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> FullSize:
-    """`full_size(seed)`: the m0_9 artifact with weights of that seed."""
-    folders: dict[int, Path] = {}
+    """`full_size(seed, *programs)`: the m0_9 artifact with weights of that seed; all of its programs by default."""
+    folders: dict[tuple[int, tuple[str, ...]], Path] = {}
 
-    def compiled(seed: int) -> Path:
-        if seed not in folders:
-            output = tmp_path_factory.mktemp("full") / f"seed{seed}"
-            folders[seed] = compile_recipe(
-                RECIPE, CompileOptions(output=output, overrides=(f"weights.seed={seed}",)), Console(quiet=True)
+    def compiled(seed: int, *programs: str) -> Path:
+        key = seed, programs
+        if key not in folders:
+            options = CompileOptions(
+                output=tmp_path_factory.mktemp("full") / f"seed{seed}",
+                overrides=(f"weights.seed={seed}",),
+                programs=programs,
             )
-        return folders[seed]
+            folders[key] = compile_recipe(RECIPE, options, Console(quiet=True))
+        return folders[key]
 
     return compiled

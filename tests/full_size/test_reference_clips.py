@@ -18,7 +18,7 @@ from .reference_clip import POSITION_TOLERANCE, TOLERANCE, clip_figures
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "efficientsam3_m0_9"
 PROBES = {
-    "features": "encode_image/features",
+    "features": "tracker_neck/features",
     "conditioned": "attend_memory/conditioned",
     "slots": "read_bank/slots",
     "tokens": "read_bank/tokens",
@@ -32,16 +32,19 @@ ROUNDING_MARGIN = 1.5
 
 
 @pytest.mark.full_size
-@pytest.mark.parametrize(("clip", "seed", "target"), [("tracker_click", 3, "ort-cpu"), ("tracker_occluded", 0, "onnx")])
+@pytest.mark.parametrize(
+    ("clip", "seed", "programs", "target"),
+    [("tracker_click", 3, ("track", "track@first"), "ort-cpu"), ("tracker_occluded", 0, (), "onnx")],
+)
 def test_the_graph_gives_the_originals_tensors_at_every_frame(
-    full_size: FullSize, clip: str, seed: int, target: str
+    full_size: FullSize, clip: str, seed: int, programs: tuple[str, ...], target: str
 ) -> None:
     """Every tensor within 1e-4 of the reference tensor's largest magnitude, or within what float32 rounding of the
     image encoder alone does to the original network at that frame (measured: `measure_rounding`,
     `golden/…/rounding_*.json`), whichever is larger."""
     model = cast(EfficientSAM3, build_model(load_recipe(RECIPE, [f"weights.seed={seed}"])).module)
     rounding = json.loads((GOLDEN / f"rounding_{clip}.json").read_text())
-    figures = clip_figures(full_size(seed), model, GOLDEN / f"{clip}.npz", target, PROBES)
+    figures = clip_figures(full_size(seed, *programs), model, GOLDEN / f"{clip}.npz", target, PROBES)
     for (frame, name), error in figures.by_frame.items():
         allowed = max(TOLERANCE, ROUNDING_MARGIN * rounding[frame].get(re.sub(r"_s\d+$", "", name), 0.0))
         assert error <= allowed, f"frame {frame}: {name} is off by {error:.1e}, allowed {allowed:.1e}"

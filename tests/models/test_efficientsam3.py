@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from samonnx.errors import SamonnxError
 from samonnx.models.efficientsam3 import EfficientSAM3, build
 from tests.tiny_model import ROOT, tiny_model
 
-LOADED = ("detector.backbone.vision_backbone.", "tracker.")
 TRUNK = "detector.backbone.vision_backbone.trunk."
 
 Entries = dict[str, tuple[tuple[int, ...], str]]
@@ -35,7 +33,7 @@ def full_size() -> EfficientSAM3:
 
 @pytest.fixture(scope="module")
 def released() -> Entries:
-    """Name → shape and dtype of the released video model, within the components that tracking uses."""
+    """Name → shape and dtype of the released video model."""
     listed: Mapping[str, Mapping[str, object]] = json.loads(
         (ROOT / "golden/efficientsam3_m0_9/state_dict.json").read_text()
     )
@@ -43,28 +41,15 @@ def released() -> Entries:
     for key, entry in listed.items():
         shape = entry["shape"]
         assert isinstance(shape, list)
-        if key.startswith(LOADED):
-            entries[key] = (tuple(shape), str(entry["dtype"]))
+        entries[key] = (tuple(shape), str(entry["dtype"]))
     return entries
 
 
-def is_ignored(key: str) -> bool:
-    return any(fnmatchcase(key, glob) for glob in EfficientSAM3.ignored_keys)
-
-
-def test_every_weight_has_the_name_shape_and_dtype_that_the_released_file_gives_it(
+def test_every_weight_has_the_name_shape_and_dtype_that_the_released_file_gives_it_and_no_other_is_there(
     full_size: EfficientSAM3, released: Entries
 ) -> None:
-    own = entries_of(full_size)
-    assert len(own) == 1038
-    assert own == {key: entry for key, entry in released.items() if not is_ignored(key)}
-
-
-def test_nothing_is_ignored_but_the_detectors_own_neck(full_size: EfficientSAM3, released: Entries) -> None:
-    ignored = sorted(key for key in released if is_ignored(key))
-    assert len(ignored) == 22
-    assert all(key.startswith("detector.backbone.vision_backbone.convs.") for key in ignored)
-    assert not set(ignored) & set(full_size.state_dict())
+    assert len(released) == 1608
+    assert entries_of(full_size) == released
 
 
 def test_another_size_of_the_trunk_changes_the_trunk_alone(full_size: EfficientSAM3) -> None:
@@ -88,15 +73,20 @@ def test_the_model_comes_in_eval_mode(full_size: EfficientSAM3) -> None:
 def test_tables_that_depend_on_sizes_only_are_not_weights() -> None:
     model = tiny_model()
     tables = {name for name, _ in model.named_buffers()} - set(model.state_dict())
-    assert tables == {f"tracker.transformer.{name}" for name in ("position", "cosine", "sine")}
+    assert tables == {
+        *(f"tracker.transformer.{name}" for name in ("position", "cosine", "sine")),
+        *(f"detector.transformer.{name}.position" for name in ("encoder", "decoder")),
+        "detector.geometry_encoder.position",
+    }
 
 
-def test_an_unknown_backbone_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(SamonnxError) as caught:
-        build("repvit_m9_9")
-    assert str(caught.value) == (
-        "model.args.backbone: unknown backbone 'repvit_m9_9'; known: repvit_m0_9, repvit_m1_1, repvit_m2_3, repvit_tiny"
-    )
+def test_a_number_of_parts_below_one_is_refused() -> None:
+    with pytest.raises(SamonnxError, match=r"model\.args\.queries: 0 found, at least 1 expected"):
+        build("repvit_tiny", queries=0)
+    with pytest.raises(SamonnxError, match=r"model\.args\.encoder_layers: 0 found, at least 1 expected"):
+        build("repvit_tiny", encoder_layers=0)
+    with pytest.raises(SamonnxError, match=r"model\.args\.decoder_layers: -1 found, at least 1 expected"):
+        build("repvit_tiny", decoder_layers=-1)
 
 
 @pytest.mark.parametrize("size", [1000, 1022, 14])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,20 +30,30 @@ def trunk_map() -> Tensor:
     return torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_levels_are_four_two_and_one_times_the_grid() -> None:
-    assert [tuple(level.shape) for level in seeded_backbone()(trunk_map())] == [
+NECKS: dict[str, Callable[[VisionBackbone, Tensor], list[Tensor]]] = {
+    "convs": VisionBackbone.detector_maps,
+    "sam2_convs": VisionBackbone.tracker_maps,
+}
+
+each_neck = pytest.mark.parametrize("neck", NECKS)
+
+
+@each_neck
+def test_the_levels_are_four_two_and_one_times_the_grid(neck: str) -> None:
+    assert [tuple(level.shape) for level in NECKS[neck](seeded_backbone(), trunk_map())] == [
         (1, 4, 24, 24),
         (1, 4, 12, 12),
         (1, 4, 6, 6),
     ]
 
 
-def test_each_level_is_upsampled_by_transposed_convolutions_and_projected_without_activation() -> None:
+@each_neck
+def test_each_level_is_upsampled_by_transposed_convolutions_and_projected_without_activation(neck: str) -> None:
     backbone, x = seeded_backbone(), trunk_map()
     state = backbone.state_dict()
 
     def weights(level: int, layer: str) -> tuple[Tensor, Tensor]:
-        return state[f"sam2_convs.{level}.{layer}.weight"], state[f"sam2_convs.{level}.{layer}.bias"]
+        return state[f"{neck}.{level}.{layer}.weight"], state[f"{neck}.{level}.{layer}.bias"]
 
     def projected(level: int, y: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(y, *weights(level, "conv_1x1")), *weights(level, "conv_3x3"), padding=1)
@@ -51,13 +64,14 @@ def test_each_level_is_upsampled_by_transposed_convolutions_and_projected_withou
         projected(1, F.conv_transpose2d(x, *weights(1, "dconv_2x2"), stride=2)),
         projected(2, x),
     )
-    assert all(torch.equal(found, wanted) for found, wanted in zip(backbone(x), expected, strict=True))
+    assert all(torch.equal(found, wanted) for found, wanted in zip(NECKS[neck](backbone, x), expected, strict=True))
 
 
-def test_the_fourth_level_has_weights_and_is_never_computed() -> None:
+@each_neck
+def test_the_fourth_level_has_weights_and_is_never_computed(neck: str) -> None:
     backbone = seeded_backbone()
-    assert "sam2_convs.3.conv_3x3.weight" in backbone.state_dict()
+    assert f"{neck}.3.conv_3x3.weight" in backbone.state_dict()
     called = []
-    backbone.sam2_convs[3].register_forward_hook(lambda *_: called.append(True))
-    backbone(trunk_map())
+    backbone.get_submodule(f"{neck}.3").register_forward_hook(lambda *_: called.append(True))
+    NECKS[neck](backbone, trunk_map())
     assert not called

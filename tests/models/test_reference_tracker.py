@@ -251,7 +251,8 @@ def test_a_clip_is_the_same_as_its_steps() -> None:
 def test_features_of_an_image_are_the_necks_levels_with_the_decoders_projections() -> None:
     model = tiny_model()
     with torch.inference_mode():
-        level_0, level_1, level_2 = model.detector.backbone.vision_backbone(image(0))
+        backbone = model.detector.backbone.vision_backbone
+        level_0, level_1, level_2 = backbone.tracker_maps(backbone.trunk(image(0)))
         found = encode_image(model, image(0))
         decoder = model.tracker.sam_mask_decoder
         assert torch.equal(found.high_res_0, decoder.conv_s0(level_0))

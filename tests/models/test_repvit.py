@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from samonnx.errors import SamonnxError
 from samonnx.models.repvit import (
     REPVIT_SIZES,
     ConvBatchNorm,
     ParallelDepthwise,
     RepViT,
     RepViTBlock,
-    RepViTTrunk,
     SqueezeExcite,
     squeeze_width,
 )
-from samonnx.pins import PinValue, UnpinnedBranchError, apply_pins
 from samonnx.weights import fill_seeded
 
 TINY = REPVIT_SIZES["repvit_tiny"]
@@ -28,14 +25,6 @@ TINY = REPVIT_SIZES["repvit_tiny"]
 
 def seeded(module: nn.Module) -> None:
     fill_seeded(module.eval().requires_grad_(False))
-
-
-def trunk_of(grid: int, resize: PinValue | None) -> RepViTTrunk:
-    trunk = RepViTTrunk(TINY, channels=8, grid=grid)
-    seeded(trunk)
-    if resize is not None:
-        apply_pins(trunk, {"resize_to_grid": resize})
-    return trunk
 
 
 def noise(*shape: int) -> Tensor:
@@ -107,31 +96,3 @@ def test_a_convolution_with_batch_norm_has_no_bias_and_keeps_the_cells_of_odd_ke
     seeded(layer)
     assert "c.bias" not in layer.state_dict()
     assert layer(noise(1, 4, 7, 7)).shape == (1, 6, 7, 7)
-
-
-def test_the_trunk_enlarges_its_map_to_the_grid_bilinearly() -> None:
-    trunk = trunk_of(grid=8, resize=True)
-    image = noise(1, 3, 112, 112)
-    expected = F.interpolate(trunk.model(image), size=(8, 8), mode="bilinear", align_corners=False)
-    assert trunk(image).shape == (1, 8, 8, 8)
-    assert torch.equal(trunk(image), expected)
-
-
-def test_a_trunk_pinned_not_to_resize_gives_its_own_map() -> None:
-    trunk = trunk_of(grid=4, resize=False)
-    image = noise(1, 3, 112, 112)
-    assert torch.equal(trunk(image), trunk.model(image))
-
-
-def test_a_trunk_pinned_not_to_resize_names_the_pin_when_its_map_does_not_fit() -> None:
-    trunk = trunk_of(grid=8, resize=False)
-    with pytest.raises(SamonnxError) as caught:
-        trunk(noise(1, 3, 112, 112))
-    assert str(caught.value) == (
-        "the trunk's map is 4 wide and the grid 8: pin detector.backbone.vision_backbone.trunk.resize_to_grid to true"
-    )
-
-
-def test_an_unpinned_trunk_does_not_run() -> None:
-    with pytest.raises(UnpinnedBranchError, match=r"RepViTTrunk\.resize_to_grid"):
-        trunk_of(grid=8, resize=None)(noise(1, 3, 112, 112))

@@ -8,7 +8,7 @@ import pytest
 
 from samonnx.runtime.bank import Bank, BankError
 from samonnx.runtime.manifest import Manifest
-from samonnx.runtime.prompts import ObjectPrompts, Points
+from samonnx.runtime.prompts import Points, Prompts
 from samonnx.runtime.session import Session
 from samonnx.runtime.tracker import Tracker
 from tests.runtime.hand_made_artifact import build, clip
@@ -23,7 +23,7 @@ def manifest(artifact: Path) -> Manifest:
 def bank(artifact: Path) -> Bank:
     """Three objects, four frames in."""
     tracker = Tracker(artifact)
-    prompts = {n: ObjectPrompts(points=Points(((5.0 * n, 6.0),), (1,))) for n in (4, 2, 7)}
+    prompts = {n: Prompts(points=Points(((5.0 * n, 6.0),), (1,))) for n in (4, 2, 7)}
     list(tracker.track(clip(4), {0: prompts}))
     return tracker.bank()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_bytes_that_are_not_text_are_said(tmp_path: Path) -> None:
         (("preprocessing", "mean"), [0.5], "preprocessing.mean: expected a list of 3, found 1 entries"),
         (("preprocessing", "std"), [0.5, 0.5, 0], "size and std must be positive"),
         (("preprocessing", "video_resize"), "lanczos", "expected one of bicubic, bilinear-antialias, found 'lanczos'"),
-        (("memory",), [], "memory: expected an object, found []"),
+        (("memory",), [], "memory: expected an object or null, found []"),
         (("bank", 0, "shape"), [5, 3], "the first axis is the object, so expected 2 (memory.objects)"),
         (("bank", 0, "shape"), [2, 9], "'bank.memory' is float32 [2, 9], but program 'track' says float32 [2, 3, 4, "),
         (("bank", 0, "empty"), "none", "bank[0].empty: expected a number or a whole number or true or false"),
@@ -119,12 +120,29 @@ def test_each_wrong_value_is_named(artifact: Path, where: tuple[Any, ...], value
     assert str(caught.value).startswith("dist/x/manifest.json")
 
 
-@pytest.mark.parametrize("field", ["recipe", "weights", "programs", "bank", "preprocessing", "memory"])
+@pytest.mark.parametrize("field", ["recipe", "weights", "programs", "bank", "preprocessing"])
 def test_each_missing_field_is_named(artifact: Path, field: str) -> None:
     document = json.loads((artifact / "manifest.json").read_text())
     del document[field]
     with pytest.raises(ManifestError, match=f"field '{field}' is missing"):
         Manifest.from_json(json.dumps(document))
+
+
+def test_a_bank_without_memory_is_refused(artifact: Path) -> None:
+    document = json.loads((artifact / "manifest.json").read_text())
+    document["memory"] = None
+    with pytest.raises(ManifestError, match="a bank is listed, but field 'memory' is missing"):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [(Manifest.tracking, "tracks"), (Manifest.detecting, "detects"), (Manifest.reading, "takes words")],
+)
+def test_what_an_artifact_lacks_is_said(manifest: Manifest, ask: Callable[[Manifest], object], what: str) -> None:
+    bare = replace(manifest, bank=(), memory=None)
+    with pytest.raises(ManifestError, match=f"has no program that {what}; it has: track, track@first"):
+        ask(bare)
 
 
 def test_a_manifest_without_a_format_is_refused() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from samonnx.runtime.overlay import COLOURS, colour_of, contour, draw_overlay
-from samonnx.runtime.prompts import Box, ObjectPrompts, Points
+from samonnx.runtime.overlay import COLOURS, NEGATIVE_COLOUR, POSITIVE_COLOUR, WHITE, colour_of, contour, draw_overlay
+from samonnx.runtime.prompts import Box, Points, Prompts
 
 GREY = np.full((60, 80, 3), 100, dtype=np.uint8)
 
@@ -27,7 +28,7 @@ def test_inside_is_tinted_the_contour_is_solid_and_outside_is_untouched() -> Non
 
 def test_the_frame_itself_is_not_changed() -> None:
     frame = GREY.copy()
-    draw_overlay(frame, square(), labels=["1"], prompts={0: ObjectPrompts(box=Box(1, 1, 9, 9))})
+    draw_overlay(frame, square(), labels=["1"], prompts=[Prompts(boxes=(Box(1, 1, 9, 9),))])
     assert (frame == GREY).all()
 
 
@@ -51,16 +52,49 @@ def test_colours_repeat() -> None:
 
 
 def test_clicks_are_green_on_the_object_and_red_off_it() -> None:
-    prompts = {0: ObjectPrompts(points=Points(((20.5, 10.5), (60.5, 50.5)), (1, 0)))}
+    prompts = [Prompts(points=Points(((20.5, 10.5), (60.5, 50.5)), (1, 0)))]
     picture = draw_overlay(GREY, np.zeros((1, 60, 80), dtype=bool), prompts=prompts)
     green, red = picture[10, 20].astype(int), picture[50, 60].astype(int)
     assert green[1] > 2 * green[0]
     assert red[0] > 2 * red[1]
 
 
+def colours_in(area: np.ndarray) -> set[tuple[int, ...]]:
+    return set(map(tuple, area.reshape(-1, 3).tolist()))
+
+
+GIVEN = (Box(4, 4, 34, 54), Box(44, 4, 74, 54, 0))
+
+
+@pytest.mark.parametrize("prompts", [Prompts(boxes=GIVEN), Prompts(exemplars=GIVEN)], ids=["boxes", "exemplars"])
+def test_boxes_that_were_given_are_dashed_green_or_red_on_white(prompts: Prompts) -> None:
+    picture = draw_overlay(GREY, np.zeros((0, 60, 80), dtype=bool), prompts=[prompts])
+    assert colours_in(picture[4, 4:35]) == {POSITIVE_COLOUR, WHITE}
+    assert colours_in(picture[4:55, 34]) == {POSITIVE_COLOUR, WHITE}
+    assert colours_in(picture[54, 44:75]) == {NEGATIVE_COLOUR, WHITE}
+    assert colours_in(picture[7:52, 7:32]) == {(100, 100, 100)}
+
+
+def test_detected_boxes_are_whole_lines_in_the_colour_of_their_object() -> None:
+    boxes = np.array([[30, 20, 60, 40], [-3.7, 50.2, 8, 90]], dtype=np.float32)
+    picture = draw_overlay(GREY, np.zeros((2, 60, 80), dtype=bool), boxes=boxes)
+    assert colours_in(picture[20, 30:61]) == {colour_of(0)}
+    assert colours_in(picture[20:41, 60]) == {colour_of(0)}
+    assert colours_in(picture[50:60, 8]) == {colour_of(1)}
+    assert colours_in(picture[21:40, 31:60]) == {(100, 100, 100)}
+
+
+def test_a_label_does_not_cover_a_click() -> None:
+    click = Prompts(points=Points(((33.5, 13.5),), (0,)))
+    with_label = draw_overlay(GREY, square(), labels=["1"], prompts=[click])
+    without = draw_overlay(GREY, square(), prompts=[click])
+    np.testing.assert_array_equal(with_label[10:17, 30:37], without[10:17, 30:37])
+    assert (with_label != without).any()
+
+
 def test_markers_at_the_very_edge_are_cut_off() -> None:
     corners = ((0.0, 0.0), (80.0, 60.0), (0.0, 60.0), (80.0, 0.0))
-    prompts = {0: ObjectPrompts(points=Points(corners, (1, 1, 0, 0)), box=Box(0, 0, 80, 60))}
+    prompts = [Prompts(points=Points(corners, (1, 1, 0, 0)), boxes=(Box(0, 0, 80, 60),))]
     assert (
         draw_overlay(GREY, square(), prompts=prompts, labels=["a long label that is wider than all"]).shape
         == GREY.shape

@@ -12,7 +12,7 @@ from samonnx.runtime.bank import Bank, BankError
 from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.object_group import ObjectGroup
 from samonnx.runtime.preprocessing import FrameError, network_image, resize_logits
-from samonnx.runtime.prompts import Box, MaskPrompt, ObjectPrompts, Points, PromptError, point_places
+from samonnx.runtime.prompts import Box, MaskPrompt, Points, PromptError, Prompts, point_places
 from samonnx.runtime.session import Array, Session, SessionError
 from samonnx.runtime.tracker import FrameResult, Tracker, TrackerError
 from tests.runtime.hand_made_artifact import LOW, PLACES, SIZE, build, clip
@@ -20,8 +20,8 @@ from tests.runtime.hand_made_artifact import LOW, PLACES, SIZE, build, clip
 WIDTH, HEIGHT = 44, 30
 
 
-def click(x: float, y: float, label: int = 1) -> ObjectPrompts:
-    return ObjectPrompts(points=Points(((x, y),), (label,)))
+def click(x: float, y: float, label: int = 1) -> Prompts:
+    return Prompts(points=Points(((x, y),), (label,)))
 
 
 def assert_equal(one: FrameResult, other: FrameResult) -> None:
@@ -38,28 +38,28 @@ class PlainLoop:
         self.bank = Bank.empty(self.session.manifest)
         self.num_frames = num_frames
 
-    def inputs(self, frame: npt.NDArray[np.uint8], prompts: Mapping[int, ObjectPrompts]) -> dict[str, Array]:
+    def inputs(self, frame: npt.NDArray[np.uint8], prompts: Mapping[int, Prompts]) -> dict[str, Array]:
         manifest = self.session.manifest
         given: dict[str, Array] = {p.name: np.zeros(p.shape, dtype=p.dtype) for p in self.session.program.inputs}
         given |= self.bank.tensors
         given["image"] = network_image(frame, manifest.preprocessing)
         given["frame_index"] = np.array(self.bank.next_frame, dtype=np.int32)
         given["num_frames"] = np.array(self.num_frames, dtype=np.int32)
-        given["attend_memory"] = np.array([row not in prompts for row in range(manifest.memory.objects)])
-        given["point_labels"] = np.full((manifest.memory.objects, PLACES), -1, dtype=np.int32)
+        given["attend_memory"] = np.array([row not in prompts for row in range(manifest.tracking().objects)])
+        given["point_labels"] = np.full((manifest.tracking().objects, PLACES), -1, dtype=np.int32)
         for row, prompt in prompts.items():
             places = point_places(prompt, width=WIDTH, height=HEIGHT, size=SIZE, places=PLACES)
             given["point_coords"][row], given["point_labels"][row] = places
         return given
 
-    def step(self, frame: npt.NDArray[np.uint8], prompts: Mapping[int, ObjectPrompts]) -> dict[str, Array]:
+    def step(self, frame: npt.NDArray[np.uint8], prompts: Mapping[int, Prompts]) -> dict[str, Array]:
         outputs = self.session.run(self.inputs(frame, prompts))
         self.bank = Bank.from_outputs(self.session.manifest, outputs, next_frame=self.bank.next_frame + 1)
         return outputs
 
 
 def test_bound_buffers_give_the_same_as_a_plain_loop_over_the_session(artifact: Path) -> None:
-    prompts = {0: {0: click(5, 6), 1: ObjectPrompts(box=Box(3, 3, 20, 20))}}
+    prompts = {0: {0: click(5, 6), 1: Prompts(boxes=(Box(3, 3, 20, 20),))}}
     tracker, loop = Tracker(artifact, num_frames=9), PlainLoop(artifact, num_frames=9)
     for frame, result in zip(clip(9), tracker.track(clip(9), prompts), strict=True):
         expected = loop.step(frame, prompts.get(result.frame_index, {}))
@@ -78,7 +78,7 @@ def test_the_bank_stays_in_two_sets_of_buffers(artifact: Path) -> None:
     seen = []
     for frame in clip(6)[1:]:
         tracker.step(frame)
-        seen.append(tracker._groups[0].bank_rows()["bank.memory"].ctypes.data)
+        seen.append(tracker._seating.groups[0].bank_rows()["bank.memory"].ctypes.data)
     assert seen[0] != seen[1]
     assert seen == [seen[0], seen[1]] * 2 + [seen[0]]
 
@@ -270,8 +270,8 @@ def test_correcting_with_a_mask_ignores_the_earlier_logits(artifact: Path) -> No
     mask[4:12, 4:20] = True
     tracker = Tracker(artifact)
     tracker.step(clip(1)[0], {1: click(5, 6)})
-    corrected = tracker.correct({1: ObjectPrompts(mask=MaskPrompt(mask))})
-    direct = Tracker(artifact).step(clip(1)[0], {1: ObjectPrompts(mask=MaskPrompt(mask))})
+    corrected = tracker.correct({1: Prompts(mask=MaskPrompt(mask))})
+    direct = Tracker(artifact).step(clip(1)[0], {1: Prompts(mask=MaskPrompt(mask))})
     np.testing.assert_array_equal(corrected.low_res_logits, direct.low_res_logits)
 
 
@@ -308,7 +308,7 @@ def test_a_prompted_frame_attends_to_memory_only_when_asked(artifact: Path) -> N
     for use_memory in (False, True):
         tracker = Tracker(artifact)
         tracker.step(frames[0], {1: click(5, 6)})
-        again = ObjectPrompts(points=Points(((9.0, 9.0),), (1,)), use_memory=use_memory)
+        again = Prompts(points=Points(((9.0, 9.0),), (1,)), use_memory=use_memory)
         results.append(tracker.step(frames[1], {1: again}).low_res_logits)
     alone = Tracker(artifact)
     alone.step(frames[0])
@@ -359,7 +359,7 @@ def test_a_bad_prompt_names_the_object_and_changes_nothing(artifact: Path) -> No
     assert tracker.objects == (1,)
     assert tracker.next_frame == 1
     with pytest.raises(PromptError, match="object 1: 5 points on one object, but the graph has 4 prompt places"):
-        tracker.correct({1: ObjectPrompts(points=Points(((1.0, 1.0),) * 5, (1,) * 5))})
+        tracker.correct({1: Prompts(points=Points(((1.0, 1.0),) * 5, (1,) * 5))})
     assert tracker.step(clip(2)[1]).objects == (1,)
 
 
@@ -417,7 +417,7 @@ def test_mask_prompts_are_refused_by_a_recipe_without_them(artifact: Path, tmp_p
     object.__setattr__(program, "inputs", tuple(port for port in program.inputs if "mask_prompt" not in port.name))
     mask = MaskPrompt(np.ones((HEIGHT, WIDTH), dtype=bool))
     with pytest.raises(PromptError, match="'hand_made' was compiled without mask prompts"):
-        tracker.step(clip(1)[0], {1: ObjectPrompts(mask=mask)})
+        tracker.step(clip(1)[0], {1: Prompts(mask=mask)})
 
 
 def test_an_unknown_kind_of_frames_is_an_error(artifact: Path) -> None:

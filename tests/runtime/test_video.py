@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import sys
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from samonnx.runtime.video import VideoError, open_frames, read_mask
+from samonnx.runtime.extras import MissingExtraError
+from samonnx.runtime.video import VideoError, images_in, open_frames, read_image, read_mask
 from samonnx.runtime.video_writer import VideoWriter
 from tests.runtime.hand_made_artifact import clip
 
@@ -70,6 +71,7 @@ def test_images_are_ordered_by_the_numbers_in_their_names(tmp_path: Path) -> Non
     source = open_frames(folder)
     assert (source.count, source.kind, source.rate) == (4, "images", Fraction(25))
     assert [path.name for path in source.images] == names
+    assert images_in(folder) == source.images
     for frame, original in zip(source, clip(4), strict=True):
         np.testing.assert_array_equal(frame, original)
 
@@ -79,6 +81,24 @@ def test_one_image_is_a_clip_of_one_frame(tmp_path: Path) -> None:
     source = open_frames(tmp_path / "photo.png")
     assert (source.count, source.kind) == (1, "images")
     np.testing.assert_array_equal(next(iter(source)), clip(1)[0])
+
+
+def test_an_image_by_itself_is_read_as_rgb_and_named_if_it_cannot_be(tmp_path: Path) -> None:
+    write_images(tmp_path, ["photo.png"])
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), clip(1)[0])
+    with pytest.raises(VideoError, match=r"image .*no\.png does not exist"):
+        read_image(tmp_path / "no.png")
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    with pytest.raises(VideoError, match=r"image .*bad\.png cannot be read: "):
+        read_image(str(tmp_path / "bad.png"))
+
+
+def test_an_image_too_large_to_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path, ["photo.png"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for read in (read_image, read_mask):
+        with pytest.raises(VideoError, match=r"photo\.png cannot be read.*exceeds limit"):
+            read(tmp_path / "photo.png")
 
 
 def test_grey_images_become_rgb(tmp_path: Path) -> None:
@@ -189,16 +209,11 @@ def test_a_missing_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"x")
-    real = importlib.import_module
-
-    def without(module: str, *rest: str) -> ModuleType:
-        if module.split(".")[0] == package:
-            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-        return real(module, *rest)
-
-    monkeypatch.setattr(importlib, "import_module", without)
+    for module in ("av", "PIL", "PIL.Image"):
+        if module.partition(".")[0] == package:
+            monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
-        VideoError, match=rf"package '{package}' is not installed; run: pip install \"samonnx\[video\]\""
+        MissingExtraError, match=rf"package '{package}' is not installed; run: pip install \"samonnx\[video\]\""
     ):
         open_frames(tmp_path / name)
 

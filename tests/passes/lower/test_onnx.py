@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samonnx.passes.evaluation import run_model
-from samonnx.passes.lower.onnx import LowerOnnx, decomposed
+from samonnx.passes.lower import runnable
+from samonnx.passes.lower.onnx import LowerOnnx
 from tests.passes.attention_oracle import TOLERANCE, largest_error, random_feeds, reference
 from tests.passes.graph_text import body_of, model_of
 
@@ -78,7 +79,7 @@ def test_a_decomposed_copy_runs_and_leaves_the_model_alone() -> None:
     model = attention(mask="float[2,1,1,7]")
     before = ir.to_onnx_text(model)
     feeds = random_feeds(model, 0)
-    assert largest_error(reference(model, feeds), run_model(decomposed(model), feeds)) <= 1e-5
+    assert largest_error(reference(model, feeds), run_model(runnable(model), feeds)) <= 1e-5
     assert ir.to_onnx_text(model) == before
 
 

@@ -1,0 +1,112 @@
+"""Verify a program that is one call, on one image: every output against the same components in eager PyTorch.
+
+Behind the image encoder the eager side goes on from the graph's own trunk map (read off by `probed`): gates inside the
+trunk can magnify rounding a thousandfold, so that two correct encoders differ. The trunk itself is compared as a
+component, and here within ENCODER_TOLERANCE.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from samonnx.eager_program import EagerRun
+from samonnx.graph_session import Array, GraphSession
+from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.probed import TRUNK_MAP, probed
+from samonnx.programs.program import Port, Program
+from samonnx.programs.segment import encode_image_program, encode_text_program
+from samonnx.verify import Comparison, compare
+from samonnx.verify_clip import ENCODER_TOLERANCE, normalised_frame, propagation_feeds
+
+__all__ = ["ProgramVerifier"]
+
+A_DOG = (49406, 320, 1929, 49407)
+EXAMPLES = ((0.3, 0.4, 0.24, 0.18), (0.71, 0.66, 0.131, 0.217))
+"""One positive and one negative box; the first lies around the ellipse of the synthetic frame."""
+
+
+class ProgramVerifier:
+    """Keeps the eager results of one image, so that programs that share components are cheap to verify together."""
+
+    def __init__(self, model: EfficientSAM3, tolerance: float) -> None:
+        self._model, self._tolerance = model, tolerance
+        self._eager = EagerRun()
+        self._image = torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size))
+        self._tokens = _tokens(model.detector.sizes.context_length)
+        self._examples: dict[str, Tensor] = {}
+        self._trunk_maps: list[Tensor] = []
+
+    def verify(self, graph: ir.Model, program: Program) -> tuple[Comparison, ...]:
+        """One figure an output, and one for the trunk map if the program has it."""
+        feeds = self._feeds(program)
+        found = GraphSession(probed(graph, (TRUNK_MAP,))).run({name: tensor.numpy() for name, tensor in feeds.items()})
+        given, comparisons = {}, []
+        if TRUNK_MAP in found:
+            eager = self._encoded()["encode_trunk.trunk_map"]
+            comparisons.append(compare("trunk map", found[TRUNK_MAP], eager.numpy(), ENCODER_TOLERANCE))
+            given["encode_trunk.trunk_map"] = self._known_trunk_map(found[TRUNK_MAP])
+        expected = self._eager.values(program, feeds, given)
+        comparisons += [
+            compare(port.name, found[port.name], expected[port.name].numpy(), self._tolerance)
+            for port in program.outputs
+        ]
+        return tuple(comparisons)
+
+    def _feeds(self, program: Program) -> dict[str, Tensor]:
+        """The synthetic clip's frame 0, two words, two boxes and a point; a full bank; or the eager features of these.
+        The same tensor objects for every program."""
+        names = {port.name for port in program.inputs}
+        ready: dict[str, Tensor] = {"image": self._image, "token_ids": self._tokens}
+        if "features" in names:
+            ready |= self._encoded(self._trunk_maps[-1] if self._trunk_maps else None)
+        if "text_features" in names:
+            ready |= self._eager.values(encode_text_program(self._model), {"token_ids": self._tokens})
+        if program.bank:
+            ready |= {
+                name: torch.from_numpy(array)
+                for name, array in propagation_feeds(program.inputs).items()
+                if name not in ready
+            }
+        for port in program.inputs:
+            if port.name.startswith("prompt_") and port.name not in self._examples:
+                self._examples[port.name] = torch.from_numpy(_example(port))
+        ready |= self._examples
+        return {name: ready[name] for name in names}
+
+    def _encoded(self, trunk_map: Tensor | None = None) -> dict[str, Tensor]:
+        """Eager values of `encode_image`, from `trunk_map` if it is given."""
+        given = {} if trunk_map is None else {"encode_trunk.trunk_map": trunk_map}
+        return self._eager.values(encode_image_program(self._model), {"image": self._image}, given)
+
+    def _known_trunk_map(self, found: Array) -> Tensor:
+        """One tensor for maps that are equal to the bit, so that eager results are found again."""
+        for known in self._trunk_maps:
+            if np.array_equal(known.numpy(), found):
+                return known
+        self._trunk_maps.append(torch.from_numpy(found))
+        return self._trunk_maps[-1]
+
+
+def _tokens(length: int) -> Tensor:
+    tokens = torch.zeros(1, length, dtype=torch.int64)
+    words = torch.tensor(A_DOG[:length])
+    tokens[0, : len(words)] = words
+    return tokens
+
+
+def _example(port: Port) -> Array:
+    """What is given in a port of prompts: a positive and, if there is room, a negative example, other places empty."""
+    array = np.zeros(port.shape, port.dtype)
+    count = min(2, port.shape[1])
+    if port.name.endswith("_labels"):
+        array[:] = -1
+        array[0, :count] = (1, 0)[:count]
+    elif port.name == "prompt_masks":
+        side = port.shape[-1]
+        array[0, 0, side // 4 : side // 2, side // 4 : side // 2] = 1
+    else:
+        array[0, :count] = [example[: port.shape[-1]] for example in EXAMPLES[:count]]
+    return array
