@@ -11,8 +11,10 @@ from samonnx.exit_codes import ExitCode, run_command
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
     {
-        "track": "one tracking step: eager PyTorch, a straightforward export, and the compiled graphs",
+        "encode": "the image encoder of tracking: eager PyTorch, exports in ONNX Runtime and OpenVINO, compiled graphs",
+        "track": "one tracking step: the same variants",
         "segment": "image, words and a box to detections, and the parts alone: the same variants",
+        "curves": "time of a compiled tracking step against slots, objects and image size",
     }
 )
 """Name of each benchmark (its module is `benchmarks.<name>`) and what it measures."""

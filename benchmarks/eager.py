@@ -1,10 +1,14 @@
-"""The eager reference as a variant: one step of the tracker with its dictionaries, image encoder included.
+"""The eager reference as a variant: one step of the tracker with its dictionaries, image encoder included; and what the
+original computes besides.
 
-`both_necks` does the original's work as well: it computes the detector's neck beside the tracker's, and the fourth
-level of each, none of which tracking reads (`model/necks.py` upstream).
+The original always runs both necks, the detector's and the tracker's, and the fourth level of each, whichever of them
+is read (`model/necks.py` upstream).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,61 +17,80 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.situation import Situation
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.reference_tracker import FrameRecord, ImageFeatures, encode_image
+from samonnx.models.reference_tracker import FrameRecord, encode_image
 
-__all__ = ["EagerStep"]
+__all__ = ["BothNecks", "EagerStep", "levels_read_by_detection", "levels_read_by_tracking"]
 
 
 class EagerStep:
     """Callable: runs the step in inference mode and returns its outputs by the names of the `track` program."""
 
-    def __init__(self, model: EfficientSAM3, situation: Situation, both_necks: bool = False) -> None:
+    def __init__(self, model: EfficientSAM3, situation: Situation) -> None:
         self.model = model
         self.situation = situation
-        self.unread_levels = _unread_levels(model) if both_necks else None
 
     @torch.inference_mode()
     def __call__(self) -> dict[str, Array]:
-        image = self.situation.image
-        features = encode_image(self.model, image) if self.unread_levels is None else self._encode_as_original(image)
+        features = encode_image(self.model, self.situation.image)
         tracker, frame_index = self.situation.tracker, self.situation.frame_index
         record = tracker.step(frame_index, features)
         del tracker.others[frame_index]  # the situation stays what it was: this frame has no memory yet
         return _named(record)
 
-    def _encode_as_original(self, image: Tensor) -> ImageFeatures:
-        assert self.unread_levels is not None
-        backbone, decoder = self.model.detector.backbone.vision_backbone, self.model.tracker.sam_mask_decoder
-        trunk_map = backbone.trunk(image)
-        level_0, level_1, features = backbone.tracker_maps(trunk_map)
-        for level in self.unread_levels:
-            level(trunk_map)
-        return ImageFeatures(decoder.conv_s0(level_0), decoder.conv_s1(level_1), features)
+
+def levels_read_by_tracking(model: EfficientSAM3) -> list[nn.Module]:
+    """The tracker's neck without its fourth level."""
+    return list(model.detector.backbone.vision_backbone.sam2_convs)[:3]
+
+
+def levels_read_by_detection(model: EfficientSAM3) -> list[nn.Module]:
+    """The detector's neck without its fourth level."""
+    return list(model.detector.backbone.vision_backbone.convs)[:3]
+
+
+class BothNecks:
+    """Callable: an eager variant `step` with the original's work as well, the levels of both necks that are not `read`.
+    Their results go nowhere, as they do in the original."""
+
+    def __init__(
+        self, model: EfficientSAM3, step: Callable[[], Mapping[str, Array]], read: Sequence[nn.Module]
+    ) -> None:
+        self.model, self._step = model, step
+        backbone = model.detector.backbone.vision_backbone
+        self._trunk = backbone.trunk
+        self.unread = [level for level in (*backbone.convs, *backbone.sam2_convs) if level not in read]
+
+    @torch.inference_mode()
+    def __call__(self) -> dict[str, Array]:
+        def run_unread(_: nn.Module, __: object, trunk_map: Tensor) -> None:
+            for level in self.unread:
+                level(trunk_map)
+
+        hook = self._trunk.register_forward_hook(run_unread)
+        try:
+            return dict(self._step())
+        finally:
+            hook.remove()
 
     def unread_flops(self) -> int:
-        """FLOPs of what the original computes and tracking does not read; 0 without `both_necks`."""
-        if self.unread_levels is None:
-            return 0
+        """FLOPs of what is computed and not read."""
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            for level in self.unread_levels:
+            for level in self.unread:
                 level(torch.zeros(self.model.trunk_map_shape))
         return int(counter.get_total_flops())
 
 
-def _unread_levels(model: EfficientSAM3) -> list[nn.Module]:
-    """The detector's four levels and the tracker's fourth."""
-    backbone = model.detector.backbone.vision_backbone
-    return [*backbone.convs, backbone.sam2_convs[3]]
+_OUTPUTS: Mapping[str, Callable[[FrameRecord], Tensor]] = MappingProxyType(
+    {
+        "low_res_masks": lambda record: record.output.low_res_masks,
+        "masks": lambda record: record.output.masks,
+        "ious": lambda record: record.output.ious,
+        "object_score": lambda record: record.output.object_score,
+        "object_pointer": lambda record: record.output.pointer,
+        "memory": lambda record: record.memory,
+    }
+)
 
 
 def _named(record: FrameRecord) -> dict[str, Array]:
-    output = record.output
-    tensors = {
-        "low_res_masks": output.low_res_masks,
-        "masks": output.masks,
-        "ious": output.ious,
-        "object_score": output.object_score,
-        "object_pointer": output.pointer,
-        "memory": record.memory,
-    }
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    return {name: tensor_of(record).numpy() for name, tensor_of in _OUTPUTS.items()}

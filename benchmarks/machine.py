@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MachineFacts", "available_cores", "machine_facts"]
+__all__ = ["MachineFacts", "machine_facts", "physical_cores"]
 
-_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch")
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "onnxslim", "openvino", "torch")
 
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """`cores` that this process may use; `memory_bytes` of the machine; `load` of the last minute before the run."""
+    """`cores` (physical) that this process may use; `memory_bytes` of the machine; `load` of the last minute before the
+    run."""
 
     cpu: str
     cores: int
@@ -27,15 +28,25 @@ class MachineFacts:
     packages: Mapping[str, str]
 
 
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def physical_cores() -> int:
+    """Cores that this process may run on; threads that share a core count once, where the system says which do."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _siblings(cpu: int) -> str:
+    """The threads of the core of `cpu`, as the kernel lists them: the same text for each of them."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
 
 
 def machine_facts() -> MachineFacts:
     return MachineFacts(
         cpu=_cpu_model(),
-        cores=available_cores(),
+        cores=physical_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         load=round(os.getloadavg()[0], 2),
         system=platform.platform(),

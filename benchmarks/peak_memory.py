@@ -1,16 +1,18 @@
 """Peak resident memory of one variant alone in a fresh process, from its start to the end of a few steps.
 
-python -m benchmarks.peak_memory graph GRAPH FEEDS.npz THREADS
-python -m benchmarks.peak_memory eager-track RECIPE LENGTH SEED THREADS [CHECKPOINT]
-python -m benchmarks.peak_memory eager-program RECIPE PROGRAM FEEDS.npz THREADS [CHECKPOINT]
+python -m benchmarks.peak_memory graph ENGINE GRAPH FEEDS.npz THREADS
+python -m benchmarks.peak_memory track eager|compiled RECIPE LENGTH SEED THREADS [CHECKPOINT]
+python -m benchmarks.peak_memory program eager|compiled RECIPE PROGRAM FEEDS.npz THREADS [CHECKPOINT]
 
-Everything is counted: the interpreter, the engine's libraries, loading the weights, the inputs. Eager variants load the
-whole model, whatever part of it they run.
+Everything is counted: the interpreter, the engine's libraries, loading the weights, the inputs. PyTorch variants load
+the whole model, whatever part of it they run; compiled ones count the compilation as well.
 """
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,16 +26,33 @@ __all__ = ["peak_memory_of"]
 STEPS = 2
 
 
-def peak_memory_of(arguments: Sequence[str]) -> int:
-    """Bytes, of a child process with these arguments (see the module docstring). Raises SamonnxError if it fails."""
+def peak_memory_of(arguments: Sequence[str], limit: float | None = None) -> int:
+    """Bytes, of a child process with these arguments (see the module docstring). Raises SamonnxError if it fails, or
+    takes longer than `limit` seconds; all that it started is ended then."""
     command = [sys.executable, "-m", "benchmarks.peak_memory", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
-    if done.returncode:
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
+    )
+    try:
+        output, errors = child.communicate(timeout=limit)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise SamonnxError(f"not ready after {limit:.0f} s") from None
+        raise
+    if child.returncode:
+        reason = next((line for line in reversed(errors.splitlines()) if line.strip()), "it said nothing")
         raise SamonnxError(
-            f"the process that measures peak memory ended with code {done.returncode}: {' '.join(command)}\n"
-            f"{done.stderr[-2000:]}"
+            f"{reason}\n(the process that measures peak memory ended with code {child.returncode}: "
+            f"{' '.join(command)})\n{errors[-2000:]}"
         )
-    return int(done.stdout.splitlines()[-1])
+    return int(output.splitlines()[-1])
 
 
 def _peak_of_this_process() -> int:
@@ -49,61 +68,56 @@ def _peak_of_this_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _run_graph(path: str, feeds: str, threads: str) -> None:
+def _run_graph(engine: str, path: str, feeds: str, threads: str) -> None:
     import numpy as np
 
-    from benchmarks.graph_step import GraphStep
+    from benchmarks.engines import Engine, open_graph
 
     with np.load(feeds) as stored:
-        step = GraphStep(Path(path), dict(stored), int(threads))
+        step = open_graph(Engine(engine), Path(path), dict(stored), int(threads))
     for _ in range(STEPS):
         step.run()
 
 
-def _run_eager_track(recipe_path: str, length: str, seed: str, threads: str, checkpoint: str = "") -> None:
-    from typing import cast
-
-    import torch
-
+def _run_track(how: str, recipe: str, length: str, seed: str, threads: str, checkpoint: str = "") -> None:
     from benchmarks.eager import EagerStep
+    from benchmarks.efficientsam3_model import load_model
     from benchmarks.situation import make_situation
-    from samonnx.build_model import build_model
-    from samonnx.models.efficientsam3 import EfficientSAM3
-    from samonnx.recipe import load_recipe
+    from benchmarks.straightforward import StraightforwardStep, straightforward_inputs
+    from benchmarks.torch_compile import CompiledModule
 
-    torch.set_num_threads(int(threads))
-    recipe = load_recipe(Path(recipe_path))
-    built = build_model(recipe, Path(checkpoint) if checkpoint else None)
-    model = cast(EfficientSAM3, built.module)
-    step = EagerStep(model, make_situation(model, recipe.memory, int(length), int(seed)))
+    loaded, model = load_model(recipe, threads, checkpoint)
+    situation = make_situation(model, loaded.memory, int(length), int(seed))
+    step: Callable[[], object]
+    if how == "compiled":
+        step = CompiledModule(StraightforwardStep(model, situation), straightforward_inputs(situation), ())
+    else:
+        step = EagerStep(model, situation)
     for _ in range(STEPS):
         step()
 
 
-def _run_eager_program(recipe_path: str, name: str, feeds: str, threads: str, checkpoint: str = "") -> None:
-    from typing import cast
-
+def _run_program(how: str, recipe: str, name: str, feeds: str, threads: str, checkpoint: str = "") -> None:
     import numpy as np
-    import torch
 
+    from benchmarks.efficientsam3_model import load_model
+    from benchmarks.torch_compile import compiled_program
+    from benchmarks.tracker_maps import tracker_maps_program
     from benchmarks.whole_program import EagerProgram
-    from samonnx.build_model import build_model
-    from samonnx.models.efficientsam3 import EfficientSAM3
     from samonnx.programs.recipe_programs import recipe_programs
-    from samonnx.recipe import load_recipe
 
-    torch.set_num_threads(int(threads))
-    recipe = load_recipe(Path(recipe_path))
-    model = cast(EfficientSAM3, build_model(recipe, Path(checkpoint) if checkpoint else None).module)
-    programs = {program.name: program for program in recipe_programs(model, recipe)}
+    loaded, model = load_model(recipe, threads, checkpoint)
+    known = (*recipe_programs(model, loaded), tracker_maps_program(model))
+    program = next(program for program in known if program.name == name)
     with np.load(feeds) as stored:
-        step = EagerProgram(programs[name], dict(stored))
+        given = dict(stored)
+    step = compiled_program(program, given) if how == "compiled" else EagerProgram(program, given)
     for _ in range(STEPS):
         step()
 
 
 _KINDS: Mapping[str, Callable[..., None]] = MappingProxyType(
-    {"graph": _run_graph, "eager-track": _run_eager_track, "eager-program": _run_eager_program}
+    {"graph": _run_graph, "track": _run_track, "program": _run_program}
 )
 
 

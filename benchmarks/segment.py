@@ -13,35 +13,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
 import numpy as np
 import torch
-from rich.console import Console
 
-from benchmarks.arguments import benchmark_parser
+from benchmarks.arguments import benchmark_parser, option_values
 from benchmarks.artifact import recipe_artifact
+from benchmarks.bar_plot import plot_bars
 from benchmarks.detection_inputs import detection_inputs
+from benchmarks.eager import levels_read_by_detection
+from benchmarks.graph_variants import graph_variants
 from benchmarks.machine import machine_facts
-from benchmarks.segment_report import print_segment_report
+from benchmarks.options import Options
+from benchmarks.program_variants import eager_variants
+from benchmarks.reporting import run_benchmark
+from benchmarks.segment_report import print_segment_report, segment_title
 from benchmarks.segment_result import ProgramResult, SegmentResult
-from benchmarks.side_by_side import (
-    EAGER,
-    STRAIGHTFORWARD,
-    EagerVariant,
-    GraphVariant,
-    Progress,
-    measure_side_by_side,
-)
+from benchmarks.side_by_side import measure_side_by_side
 from benchmarks.straightforward_program import export_whole_program
-from benchmarks.variant_result import VariantResult
-from benchmarks.whole_program import EagerProgram
+from benchmarks.variant_result import Measured
+from benchmarks.work_variant import GraphVariant, Progress
 from samonnx.build_model import build_model
-from samonnx.errors import VerificationError
-from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs.program import Program
@@ -49,7 +44,7 @@ from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import load_recipe
 from samonnx.verify_clip import ENCODER_TOLERANCE
 
-__all__ = ["SegmentOptions", "main", "measure_segment"]
+__all__ = ["main", "measure_segment"]
 
 PART_TOLERANCE = 1e-3
 """Ten times what compiling allows on the inputs that it tries; a wrong wiring shows as 0.1 and more."""
@@ -61,19 +56,7 @@ TOLERANCES: Mapping[str, float | None] = MappingProxyType(
 rounding on, which seeded weights may magnify to any size; compiling has compared them given the same trunk map."""
 
 
-@dataclass(frozen=True)
-class SegmentOptions:
-    """`artifact`: compiled there if absent (default: dist/<recipe name>). `threads`: of every engine."""
-
-    recipe: Path
-    artifact: Path | None = None
-    checkpoint: Path | None = None
-    repeats: int = 5
-    threads: int = 1
-    profile: bool = False
-
-
-def measure_segment(options: SegmentOptions, progress: Progress = lambda _: None) -> SegmentResult:
+def measure_segment(options: Options, progress: Progress = lambda _: None) -> SegmentResult:
     """Run the benchmark. Raises SamonnxError for an artifact that is not of this recipe or has no `segment`, and what
     compiling raises."""
     torch.set_num_threads(options.threads)
@@ -90,8 +73,8 @@ def measure_segment(options: SegmentOptions, progress: Progress = lambda _: None
     for name, tolerance in TOLERANCES.items():
         if manifest.has_program(name):
             files = {target: folder / file for target, file in manifest.program(name).files.items()}
-            variants = _measure_program(programs[name], files, feeds, options, progress)
-            results.append(ProgramResult(name, tolerance, variants))
+            measured = _measure_program(programs[name], files, feeds, model, options, progress)
+            results.append(ProgramResult(name, tolerance, measured.variants, measured.absent))
     return SegmentResult(
         recipe=recipe.name,
         recipe_digest=recipe.digest,
@@ -107,9 +90,10 @@ def _measure_program(
     program: Program,
     files: Mapping[str, Path],
     feeds: Mapping[str, Array],
-    options: SegmentOptions,
+    model: EfficientSAM3,
+    options: Options,
     progress: Progress,
-) -> tuple[VariantResult, ...]:
+) -> Measured:
     feeds = {port.name: feeds[port.name] for port in program.inputs}
 
     def note(what: str) -> None:
@@ -120,42 +104,37 @@ def _measure_program(
         exported, stored = Path(scratch) / "straightforward.onnx", Path(scratch) / "feeds.npz"
         export_whole_program(program, feeds, exported)
         np.savez(stored, allow_pickle=False, **feeds)
-        # The eager process holds the whole model, whatever it runs: of a part, its memory would say nothing.
-        alone = _alone(options, program, stored) if program.name == "segment" else None
+        read = levels_read_by_detection(model) if "image" in feeds else []
         return measure_side_by_side(
-            {EAGER: EagerVariant(EagerProgram(program, feeds), alone)},
-            {name: GraphVariant(path, feeds) for name, path in {STRAIGHTFORWARD: exported, **files}.items()},
-            repeats=options.repeats,
-            threads=options.threads,
-            profile=options.profile,
+            eager_variants(program, feeds, stored, model, read, options)
+            | graph_variants(GraphVariant(exported, feeds), files, feeds, options.selection, note),
+            exported,
+            options,
             progress=note,
         )
 
 
-def _alone(options: SegmentOptions, program: Program, feeds: Path) -> tuple[str, ...]:
-    checkpoint = () if options.checkpoint is None else (str(options.checkpoint.resolve()),)
-    recipe = str(options.recipe.resolve())
-    return ("eager-program", recipe, program.name, str(feeds), str(options.threads), *checkpoint)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns an `ExitCode`: CHECK_FAILED when outputs disagree (tables and JSON are written first)."""
+    """The command; returns an `ExitCode`: CHECK_FAILED when outputs disagree (everything is written first)."""
     args = benchmark_parser(
         "segment",
         "Measure the way from image, words and a box to detections, and its parts: eager PyTorch, a straightforward "
         "export, and the compiled graphs.",
     ).parse_args(argv)
-    options = SegmentOptions(args.recipe, args.artifact, args.checkpoint, args.repeats, args.threads, args.profile)
+    options = Options(**option_values(args))
+    return run_benchmark(
+        args,
+        lambda progress: measure_segment(options, progress),
+        print_segment_report,
+        lambda result, args: plot_bars(segment_title(result), _panels(result), args.plot),
+        _disagreement,
+    )
 
-    def body() -> int:
-        with Console(stderr=True).status("") as status:
-            result = measure_segment(options, status.update)
-        print_segment_report(result, Console())
-        if args.json is not None:
-            args.json.write_text(result.to_json())
-        if not result.agrees:
-            names = ", ".join(program.program for program in result.programs if not program.agrees)
-            raise VerificationError(f"outputs of {names} differ between variants by more than they may, see the table")
-        return ExitCode.OK
 
-    return run_command(body)
+def _panels(result: SegmentResult) -> dict[str, Measured]:
+    return {program.program: program.measured for program in result.programs}
+
+
+def _disagreement(result: SegmentResult) -> str:
+    names = ", ".join(program.program for program in result.programs if not program.agrees)
+    return f"outputs of {names} differ between variants by more than they may, see the table" if names else ""

@@ -6,18 +6,23 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.segment_result import ProgramResult, SegmentResult
-from benchmarks.tables import agreement_table, machine_line, profile_table, time_table, work_table
+from benchmarks.tables import agreement_table, machine_line, print_absent, profile_table, time_table, work_table
 
-__all__ = ["print_segment_report"]
+__all__ = ["print_segment_report", "segment_title"]
 
 
-def print_segment_report(result: SegmentResult, console: Console) -> None:
-    title = (
+def segment_title(result: SegmentResult) -> str:
+    return (
         f"Image, words and a box to detections with {result.recipe}, and the parts alone; {result.threads} threads, "
         f"{result.repeats} repeats in turn"
     )
-    groups = {program.program: program.variants for program in result.programs}
-    console.print(time_table(title, groups, " Eager always holds the whole model: no figure for parts."))
+
+
+def print_segment_report(result: SegmentResult, console: Console) -> None:
+    groups = {program.program: program.measured for program in result.programs}
+    remark = " PyTorch always holds the whole model: no figure for eager on parts without an image."
+    console.print(time_table(segment_title(result), groups, remark))
+    print_absent(console, groups)
     console.print(work_table(groups))
     title = (
         "Largest difference from eager, over eager's largest magnitude (of flags: how many differ); allowed: "

@@ -7,18 +7,24 @@ import json
 from dataclasses import dataclass
 
 from benchmarks.machine import MachineFacts
-from benchmarks.variant_result import VariantResult
+from benchmarks.variant_result import Absent, Measured, VariantResult
 
 __all__ = ["ProgramResult", "SegmentResult", "WordCost"]
 
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """One program in all variants. `tolerance`: that outputs are held to; None: errors are reported only."""
+    """One program in all variants. `tolerance`: that outputs are held to; None: errors are reported only. `absent`:
+    variants that were not run."""
 
     program: str
     tolerance: float | None
     variants: tuple[VariantResult, ...]
+    absent: tuple[Absent, ...] = ()
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(self.variants, self.absent)
 
     @property
     def agrees(self) -> bool:
@@ -54,14 +60,15 @@ class SegmentResult:
         return all(program.agrees for program in self.programs)
 
     def word_costs(self) -> tuple[WordCost, ...]:
-        """One for each variant; empty if a part is missing."""
+        """One for each variant that all parts have; empty if a part is missing."""
         medians = {
             program.program: {variant.name: variant.median for variant in program.variants} for program in self.programs
         }
         if not {"segment", "encode_text", "ground"} <= set(medians):
             return ()
         again, text, ground = medians["segment"], medians["encode_text"], medians["ground"]
-        return tuple(WordCost(name, again[name], text[name] + ground[name], ground[name]) for name in again)
+        known = [name for name in again if name in text and name in ground]
+        return tuple(WordCost(name, again[name], text[name] + ground[name], ground[name]) for name in known)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -1,7 +1,7 @@
 """One piece of work in several variants, side by side: eager PyTorch, a straightforward export, compiled graphs.
 
-All are timed in turn in one process, each graph in ONNX Runtime with its default optimisation and bound inputs and
-outputs. Their memory is measured before, each alone in a process of its own.
+All are timed in turn in one process, each graph with its engine's default optimisation and bound inputs; matrix
+products in the same engines are timed among them. Their memory is measured before, each alone in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,120 +11,132 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.alone import measure_alone
+from benchmarks.engines import Engine, open_graph
+from benchmarks.gemm_peak import gemm_steps, measured_peaks
 from benchmarks.graph_facts import graph_facts
-from benchmarks.graph_step import Array, GraphStep
+from benchmarks.graph_step import Array
 from benchmarks.measure import Timing, alternate
 from benchmarks.operator_profile import profile_graph
-from benchmarks.peak_memory import peak_memory_of
-from benchmarks.variant_result import VariantResult
-from samonnx.verify import compare
+from benchmarks.options import Options
+from benchmarks.output_agreement import masks_equal, output_errors
+from benchmarks.variant_result import Absent, Measured, VariantResult
+from benchmarks.work_variant import BOTH_NECKS, EAGER, EagerVariant, GraphVariant, Progress, WorkVariant
 
-__all__ = ["EAGER", "STRAIGHTFORWARD", "EagerVariant", "GraphVariant", "Progress", "measure_side_by_side"]
+__all__ = ["measure_side_by_side"]
 
-EAGER, STRAIGHTFORWARD = "eager", "straightforward"
+PRODUCTS_A_TURN = 3
+"""Times that each matrix product runs a turn: they are short beside the variants."""
 
-Progress = Callable[[str], None]
-Step = Callable[[], Mapping[str, Array]]
-
-
-@dataclass(frozen=True)
-class EagerVariant:
-    """`step` does the work and returns its outputs; `alone`: arguments of `benchmarks.peak_memory` that do the same
-    (None: memory is not measured); `more_flops`: what it does beyond the straightforward export."""
-
-    step: Step
-    alone: tuple[str, ...] | None = None
-    more_flops: int = 0
+Outputs = Mapping[str, Array]
+Present = Mapping[str, EagerVariant | GraphVariant]
 
 
 @dataclass(frozen=True)
-class GraphVariant:
-    """A graph file and its inputs, perhaps among others."""
+class _Runs:
+    """By name, errors and masks against eager's outputs; by variant, times; by engine, FLOP/s of matrix products."""
 
-    path: Path
-    feeds: Mapping[str, Array]
+    errors: Mapping[str, Mapping[str, float]]
+    masks: Mapping[str, Mapping[str, float]]
+    timings: Mapping[str, Timing]
+    peaks: Mapping[Engine, float]
 
 
 def measure_side_by_side(
-    eager: Mapping[str, EagerVariant],
-    graphs: Mapping[str, GraphVariant],
+    variants: Mapping[str, WorkVariant],
+    straightforward: Path,
+    options: Options,
     *,
-    repeats: int,
-    threads: int,
-    profile: bool = False,
-    comparable: Callable[[Mapping[str, Array]], Mapping[str, Array]] = lambda outputs: outputs,
+    comparable: Callable[[Outputs], Outputs] = lambda outputs: outputs,
     progress: Progress = lambda _: None,
-) -> tuple[VariantResult, ...]:
-    """Measure all variants, eager ones first. `EAGER` and `STRAIGHTFORWARD`, which all are compared with, must be among
-    them.
+) -> Measured:
+    """Measure the variants that `options.selection` takes. `EAGER`, which all are compared with, must be among them and
+    is taken in any case. `straightforward`: the graph whose FLOPs are the unit; variants that run it are what others in
+    their engine are compared with.
 
-    `comparable` brings a variant's outputs under the names that eager's have; more names do no harm. `threads`: of the
-    graphs and of the processes for their memory; PyTorch's are the caller's to set. Raises VerificationError for
-    outputs of another shape or dtype, and SamonnxError when a process for memory fails.
+    `comparable` brings a variant's outputs under the names that eager's have; more names do no harm.
+    `options.threads`: of the graphs and of the processes for their memory; PyTorch's are the caller's to set. Raises
+    VerificationError for outputs of another shape or dtype, and SamonnxError for a pattern that fits nothing and when a
+    variant fails that may not.
     """
-    peaks = _peaks(eager, graphs, threads, progress)
-    eager_steps = {name: variant.step for name, variant in eager.items()}
-    sessions: dict[str, GraphStep] = {}
-    for name, graph in graphs.items():
-        progress(f"load {name}")
-        sessions[name] = GraphStep(graph.path, graph.feeds, threads)
-    progress("warm up and compare outputs")
-    steps: dict[str, Step] = {**eager_steps, **sessions}
-    expected = comparable(steps[EAGER]())
-    errors = {name: {} if name == EAGER else _errors(comparable(step()), expected) for name, step in steps.items()}
-    runs = {name: session.run for name, session in sessions.items()}
-    timings = alternate({**eager_steps, **runs}, repeats, progress)
-    del steps, sessions, runs, expected
-    facts = {name: graph_facts(graph.path) for name, graph in graphs.items()}
-    unit = facts[STRAIGHTFORWARD].flops
-    flops = {name: unit + variant.more_flops for name, variant in eager.items()}
-    flops |= {name: fact.flops for name, fact in facts.items()}
-    variants = []
-    for name, timing in timings.items():
-        profiled = profile and name in graphs
-        progress(f"profile {name}" if profiled else "")
-        variants.append(
+    options.selection.check(list(variants))
+    taken = {name: one for name, one in variants.items() if name == EAGER or options.selection.takes(name)}
+    absent = {name: one for name, one in taken.items() if isinstance(one, Absent)}
+    present = {name: one for name, one in taken.items() if not isinstance(one, Absent)}
+    bytes_alone, failed = measure_alone(present, options.threads, progress)
+    absent |= failed
+    present = {name: one for name, one in present.items() if name not in failed}
+    runs = _run(present, options, comparable, progress)
+    unit = graph_facts(straightforward).flops
+    baselines = {
+        one.engine: name
+        for name, one in present.items()
+        if isinstance(one, GraphVariant) and one.path == straightforward
+    }
+    results = []
+    for name, one in present.items():
+        timing, graph = runs.timings[name], one if isinstance(one, GraphVariant) else None
+        facts = graph_facts(graph.path) if graph else None
+        flops = facts.flops if facts else unit + (one.more_flops if isinstance(one, EagerVariant) else 0)
+        if profiled := options.profile and graph is not None:
+            progress(f"profile {name}")
+        results.append(
             VariantResult(
                 name=name,
+                engine=one.engine,
                 timing=timing,
                 median=timing.median,
                 least=timing.least,
-                times_eager=_ratio(timings[EAGER], timing),
-                times_straightforward=_ratio(timings[STRAIGHTFORWARD], timing),
-                flops=flops[name],
-                flops_share=flops[name] / unit if unit else 0.0,
-                graph=facts.get(name),
-                peak_bytes=peaks.get(name),
-                errors=errors[name],
-                operators=profile_graph(graphs[name].path, graphs[name].feeds, threads) if profiled else (),
+                times_eager=runs.timings[EAGER].median / timing.median,
+                times_original=_ratio(runs.timings.get(BOTH_NECKS), timing),
+                times_straightforward=_ratio(runs.timings.get(baselines.get(one.engine, "")), timing),
+                flops=flops,
+                flops_share=flops / unit if unit else 0.0,
+                gemm_peak=runs.peaks[one.engine],
+                roofline_share=flops / timing.median / runs.peaks[one.engine],
+                graph=facts,
+                peak_bytes=bytes_alone.get(name),
+                errors=runs.errors[name],
+                masks_equal=runs.masks[name],
+                operators=profile_graph(graph.path, graph.feeds, options.threads, graph.engine)
+                if profiled and graph
+                else (),
             )
         )
-    return tuple(variants)
+    return Measured(tuple(results), tuple(absent[name] for name in taken if name in absent))
 
 
-def _peaks(
-    eager: Mapping[str, EagerVariant], graphs: Mapping[str, GraphVariant], threads: int, progress: Progress
-) -> dict[str, int]:
-    """Before any session is loaded here, so that no more than one is in memory at a time."""
-    alone = {name: variant.alone for name, variant in eager.items() if variant.alone is not None}
-    peaks = {}
+def _run(present: Present, options: Options, comparable: Callable[[Outputs], Outputs], progress: Progress) -> _Runs:
+    """Load all, compare outputs, time all in turn. What is loaded is gone afterwards."""
+    progress("warm up eager")
+    eager = present[EAGER]
+    assert isinstance(eager, EagerVariant)
+    expected = comparable(eager.step())
+    errors: dict[str, dict[str, float]] = {EAGER: {}}
+    masks: dict[str, dict[str, float]] = {EAGER: {}}
+    steps: dict[str, Callable[[], object]] = {EAGER: eager.step}
+    for name, one in present.items():
+        if name == EAGER:
+            continue
+        progress(f"load {name}, compare its outputs")
+        if isinstance(one, GraphVariant):
+            runner = open_graph(one.engine, one.path, one.feeds, options.threads)
+            found, steps[name] = comparable(runner()), runner.run
+        else:
+            found, steps[name] = comparable(one.step()), one.step
+        errors[name], masks[name] = output_errors(found, expected), masks_equal(found, expected)
     with tempfile.TemporaryDirectory(prefix="samonnx-") as scratch:
-        feeds = Path(scratch) / "feeds.npz"
-        for name in (*alone, *graphs):
-            progress(f"peak memory of {name} alone")
-            if name in graphs:
-                np.savez(feeds, allow_pickle=False, **graphs[name].feeds)
-                peaks[name] = peak_memory_of(("graph", str(graphs[name].path.resolve()), str(feeds), str(threads)))
-            else:
-                peaks[name] = peak_memory_of(alone[name])
-    return peaks
+        products = gemm_steps(dict.fromkeys(one.engine for one in present.values()), options.threads, Path(scratch))
+        labels = {
+            f"{engine}: matrix product {shape}, {number + 1}": (engine, shape)
+            for number in range(PRODUCTS_A_TURN)
+            for engine, shape in products
+        }
+        everything = steps | {label: products[key] for label, key in labels.items()}
+        timings = alternate(everything, options.repeats, progress)
+    peaks = measured_peaks((*key, timings[label]) for label, key in labels.items())
+    return _Runs(errors, masks, {name: timings[name] for name in steps}, peaks)
 
 
-def _errors(found: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, float]:
-    return {name: compare(name, found[name], array, tolerance=0.0).largest_error for name, array in expected.items()}
-
-
-def _ratio(reference: Timing, timing: Timing) -> float:
-    return reference.median / timing.median
+def _ratio(reference: Timing | None, timing: Timing) -> float | None:
+    return None if reference is None else reference.median / timing.median

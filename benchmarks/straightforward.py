@@ -16,7 +16,7 @@ from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.trace import quiet_exporter
 
-__all__ = ["OUTPUTS", "StraightforwardStep", "export_straightforward"]
+__all__ = ["OUTPUTS", "StraightforwardStep", "export_straightforward", "straightforward_inputs"]
 
 OUTPUTS = ("low_res_masks", "masks", "ious", "object_score", "object_pointer", "memory")
 
@@ -63,12 +63,17 @@ class StraightforwardStep(nn.Module):
         return output.low_res_masks, output.masks, output.ious, output.object_score, output.pointer, memory
 
 
-def export_straightforward(model: EfficientSAM3, situation: Situation, path: Path) -> dict[str, Array]:
-    """Write the graph to `path` (weights beside it, in `<path>.data`) and return its inputs for `situation`."""
+def straightforward_inputs(situation: Situation) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, maps and pointers of `situation`, as `StraightforwardStep` takes them."""
     tracker = situation.tracker
     maps = torch.stack([tracker.record(t).memory for t in situation.memory_frames], dim=1)
     pointers = torch.stack([tracker.record(t).output.pointer for t in situation.pointer_frames], dim=1)
-    given = {"image": situation.image, "maps": maps, "pointers": pointers}
+    return situation.image, maps, pointers
+
+
+def export_straightforward(model: EfficientSAM3, situation: Situation, path: Path) -> dict[str, Array]:
+    """Write the graph to `path` (weights beside it, in `<path>.data`) and return its inputs for `situation`."""
+    given = dict(zip(("image", "maps", "pointers"), straightforward_inputs(situation), strict=True))
     with quiet_exporter(), torch.no_grad():
         torch.onnx.export(
             StraightforwardStep(model, situation).eval(),

@@ -1,9 +1,10 @@
 """One tracking step, side by side: eager PyTorch, a straightforward export, and each target of the compiled artifact.
 
-python -m benchmarks track recipes/efficientsam3_m0_9.yaml --repeats 5 --profile --json track.json
+python -m benchmarks track recipes/efficientsam3_m0_9.yaml --repeats 5 --profile --json track.json --plot track.png
 
-All variants take the same frame with the same bank and are timed in turn in one process; each graph runs in ONNX
-Runtime with its default optimisation and bound inputs and outputs.
+All variants take the same frame with the same bank and are timed in turn in one process; which there are stands in
+`benchmarks.graph_variants`. `torch.compile` takes the modules wired as for the straightforward export, since the
+reference tracker keeps dictionaries.
 """
 
 from __future__ import annotations
@@ -16,27 +17,28 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from rich.console import Console
 
-from benchmarks.arguments import benchmark_parser, positive
+from benchmarks.arguments import benchmark_parser, option_values, positive
 from benchmarks.artifact import recipe_artifact
-from benchmarks.eager import EagerStep
+from benchmarks.bar_plot import plot_bars
+from benchmarks.eager import BothNecks, EagerStep, levels_read_by_tracking
+from benchmarks.graph_variants import graph_variants
 from benchmarks.machine import machine_facts
-from benchmarks.side_by_side import (
-    EAGER,
-    STRAIGHTFORWARD,
-    EagerVariant,
-    GraphVariant,
-    Progress,
-    measure_side_by_side,
-)
+from benchmarks.options import Options
+from benchmarks.reporting import run_benchmark
+from benchmarks.side_by_side import measure_side_by_side
 from benchmarks.situation import Situation, full_bank_length, make_situation
-from benchmarks.straightforward import export_straightforward
-from benchmarks.track_report import print_track_report
+from benchmarks.straightforward import (
+    OUTPUTS,
+    StraightforwardStep,
+    export_straightforward,
+    straightforward_inputs,
+)
+from benchmarks.torch_compile import PATIENCE, CompiledModule
+from benchmarks.track_report import print_track_report, track_title
 from benchmarks.track_result import TrackResult
+from benchmarks.work_variant import BOTH_NECKS, EAGER, TORCH_COMPILE, EagerVariant, GraphVariant, Progress, WorkVariant
 from samonnx.build_model import build_model
-from samonnx.errors import VerificationError
-from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs.track import track_program
@@ -50,23 +52,14 @@ TOLERANCE = 1e-2
 """For the agreement of all outputs. Wide: squeeze-excite gates of seeded full-size encoders magnify float32 rounding
 to 2e-3 on some frames; a wrong wiring shows as 0.1 and more."""
 
-BOTH_NECKS = "eager, 2 necks"
-
 SEEDS_TRIED = 8
 
 
 @dataclass(frozen=True)
-class TrackOptions:
-    """`artifact`: compiled there if absent (default: dist/<recipe name>). `frames`: earlier frames of the clip; None
-    fills the bank. `threads`: of every engine."""
+class TrackOptions(Options):
+    """`frames`: earlier frames of the clip; None fills the bank."""
 
-    recipe: Path
-    artifact: Path | None = None
-    checkpoint: Path | None = None
-    repeats: int = 5
     frames: int | None = None
-    threads: int = 1
-    profile: bool = False
 
 
 def measure_track(options: TrackOptions, progress: Progress = lambda _: None) -> TrackResult:
@@ -83,24 +76,18 @@ def measure_track(options: TrackOptions, progress: Progress = lambda _: None) ->
     length = options.frames or full_bank_length(recipe.memory)
     progress("find a bank with the object in sight")
     situation, seed = _in_sight(model, recipe.memory, length)
-    eager, original = EagerStep(model, situation), EagerStep(model, situation, both_necks=True)
     program = track_program(model, recipe.memory, recipe.programs["track"])
-    feeds = situation.program_feeds(program, recipe.memory)
+    files = {target: folder / file for target, file in manifest.program("track").files.items()}
     with tempfile.TemporaryDirectory(prefix="samonnx-") as scratch:
         progress("straightforward export")
         exported = Path(scratch) / "straightforward.onnx"
-        graphs = {STRAIGHTFORWARD: GraphVariant(exported, export_straightforward(model, situation, exported))}
-        for target, file in manifest.program("track").files.items():
-            graphs[target] = GraphVariant(folder / file, feeds)
-        variants = measure_side_by_side(
-            {
-                EAGER: EagerVariant(eager, _alone(options, length, seed)),
-                BOTH_NECKS: EagerVariant(original, more_flops=original.unread_flops()),
-            },
-            graphs,
-            repeats=options.repeats,
-            threads=options.threads,
-            profile=options.profile,
+        plain = GraphVariant(exported, export_straightforward(model, situation, exported))
+        feeds = situation.program_feeds(program, recipe.memory)
+        measured = measure_side_by_side(
+            _eager_variants(model, situation, options, length, seed)
+            | graph_variants(plain, files, feeds, options.selection, progress),
+            exported,
+            options,
             comparable=lambda outputs: _comparable(outputs, situation.frame_index),
             progress=progress,
         )
@@ -114,11 +101,30 @@ def measure_track(options: TrackOptions, progress: Progress = lambda _: None) ->
         full_bank=length >= full_bank_length(recipe.memory),
         repeats=options.repeats,
         threads=options.threads,
-        object_score=float(eager()["object_score"][0, 0]),
+        object_score=float(EagerStep(model, situation)()["object_score"][0, 0]),
         tolerance=TOLERANCE,
         machine=machine,
-        variants=variants,
+        variants=measured.variants,
+        absent=measured.absent,
     )
+
+
+def _eager_variants(
+    model: EfficientSAM3, situation: Situation, options: TrackOptions, length: int, seed: int
+) -> dict[str, WorkVariant]:
+    eager = EagerStep(model, situation)
+    original = BothNecks(model, eager, levels_read_by_tracking(model))
+    compiled = CompiledModule(StraightforwardStep(model, situation), straightforward_inputs(situation), OUTPUTS)
+
+    def alone(how: str) -> tuple[str, ...]:
+        numbers = (str(length), str(seed), str(options.threads))
+        return ("track", how, str(options.recipe.resolve()), *numbers, *options.checkpoint_arguments)
+
+    return {
+        EAGER: EagerVariant(eager, alone("eager")),
+        BOTH_NECKS: EagerVariant(original, more_flops=original.unread_flops()),
+        TORCH_COMPILE: EagerVariant(compiled, alone("compiled"), trial=PATIENCE),
+    }
 
 
 def _in_sight(model: EfficientSAM3, memory: MemorySpec, length: int) -> tuple[Situation, int]:
@@ -129,11 +135,6 @@ def _in_sight(model: EfficientSAM3, memory: MemorySpec, length: int) -> tuple[Si
         if EagerStep(model, situation)()["object_score"][0, 0] > 0:
             return situation, seed
     return make_situation(model, memory, length), 0
-
-
-def _alone(options: TrackOptions, length: int, seed: int) -> tuple[str, ...]:
-    checkpoint = () if options.checkpoint is None else (str(options.checkpoint.resolve()),)
-    return ("eager-track", str(options.recipe.resolve()), str(length), str(seed), str(options.threads), *checkpoint)
 
 
 def _comparable(outputs: Mapping[str, Array], frame_index: int) -> dict[str, Array]:
@@ -162,20 +163,15 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns an `ExitCode`: CHECK_FAILED when outputs disagree (tables and JSON are written first)."""
+    """The command; returns an `ExitCode`: CHECK_FAILED when outputs disagree (everything is written first)."""
     args = _arguments().parse_args(argv)
-    options = TrackOptions(
-        args.recipe, args.artifact, args.checkpoint, args.repeats, args.frames_in_bank, args.threads, args.profile
+    options = TrackOptions(**option_values(args), frames=args.frames_in_bank)
+    return run_benchmark(
+        args,
+        lambda progress: measure_track(options, progress),
+        print_track_report,
+        lambda result, args: plot_bars(track_title(result), {"": result.measured}, args.plot),
+        lambda result: (
+            "" if result.agrees else f"the variants' outputs differ by more than {TOLERANCE:g}, see the table"
+        ),
     )
-
-    def body() -> int:
-        with Console(stderr=True).status("") as status:
-            result = measure_track(options, status.update)
-        print_track_report(result, Console())
-        if args.json is not None:
-            args.json.write_text(result.to_json())
-        if not result.agrees:
-            raise VerificationError(f"the variants' outputs differ by more than {TOLERANCE:g}, see the table")
-        return ExitCode.OK
-
-    return run_command(body)

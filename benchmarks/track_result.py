@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from benchmarks.machine import MachineFacts
-from benchmarks.variant_result import VariantResult
+from benchmarks.variant_result import Absent, Measured, VariantResult
 
 __all__ = ["TrackResult"]
 
@@ -15,7 +15,8 @@ __all__ = ["TrackResult"]
 @dataclass(frozen=True)
 class TrackResult:
     """`frames`: tracked before this one; `memories`, `pointers`: how many of them are attended (all slots, in a full
-    bank). `object_score`: of the eager step; when it is not positive, the masks are a constant."""
+    bank). `object_score`: of the eager step; when it is not positive, the masks are a constant. `absent`: variants that
+    were not run."""
 
     recipe: str
     recipe_digest: str
@@ -30,6 +31,11 @@ class TrackResult:
     tolerance: float
     machine: MachineFacts
     variants: tuple[VariantResult, ...]
+    absent: tuple[Absent, ...] = ()
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(self.variants, self.absent)
 
     @property
     def agrees(self) -> bool:

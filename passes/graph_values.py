@@ -76,8 +76,8 @@ def uniform_scalar(value: ir.Value | None) -> Array | None:
 
 
 def unused_name(graph: ir.Graph, wish: str) -> str:
-    """`wish`, or `wish_1`, `wish_2`, … : the first that no value of `graph` carries."""
-    taken = set(graph.initializers) | {value.name for value in graph.inputs}
+    """`wish`, or `wish_1`, `wish_2`, … : the first that no value and no node of `graph` carries."""
+    taken = set(graph.initializers) | {value.name for value in graph.inputs} | {node.name for node in graph}
     taken |= {output.name for node in graph for output in node.outputs}
     name, count = wish, 0
     while name in taken:
@@ -115,8 +115,13 @@ def replace_value(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Lets all consumers of `old` read `new`; a graph output keeps its name and its place.
 
     Where `old` is a graph output, `new` takes over its name, or, when it cannot (it is an input, an initialiser or
-    an output itself), an `Identity` bears the name. `old` and its node stay in the graph, unused.
+    an output itself), an `Identity` bears the name. `old` and its node stay in the graph, unused. A node's output that
+    nothing has read so far is taken to be made for `old`'s place and swaps names with it, so that what links and probes
+    find a value by still names the same tensor.
     """
+    made = old.producer() is not None and new.producer() is not None and not new.uses()
+    if made and not new.is_graph_output() and not old.is_graph_output():
+        new.name, old.name = old.name, new.name
     if new.shape is None:
         new.shape = old.shape
     if new.type is None:

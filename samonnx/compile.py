@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +26,7 @@ from samonnx.build_model import build_model
 from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.describe import describe
 from samonnx.emit import emit
+from samonnx.engines import open_graph_for, verifying_engine
 from samonnx.errors import SamonnxError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
@@ -39,7 +40,7 @@ from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
 from samonnx.passes.pipeline import PassObserver, run_passes
 from samonnx.passes.registry import pass_by_name, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
-from samonnx.programs.program import Component, Program
+from samonnx.programs.program import Component, Program, Specialisation
 from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
@@ -96,16 +97,22 @@ def trace_components(
     components: Iterable[Component], model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
 ) -> dict[str, TracedComponent]:
     """Trace each component, verified against its module unless `tolerance` is None. Of components that share their
-    name, as those of programs that share them do, the first is traced."""
+    name, as those of programs that share them do, the first is traced; those that share their module and differ in
+    their bindings get copies of one trace."""
     names = parameter_names(model)
     traced: dict[str, TracedComponent] = {}
+    by_module: dict[int, TracedComponent] = {}
     # Tracing is Python on one core; ONNX Runtime checks the last component on the other.
     with ThreadPoolExecutor(max_workers=1) as pool:
         checks = []
         for component in components:
             if component.name in traced:
                 continue
-            traced[component.name] = one = trace(component, names)
+            if id(component.module) in by_module:
+                known = by_module[id(component.module)]
+                traced[component.name] = TracedComponent(component.name, known.model.clone())
+                continue
+            traced[component.name] = by_module[id(component.module)] = one = trace(component, names)
             if tolerance is not None:
                 checks.append(pool.submit(component_check(component, one, tolerance)))
         for check in checks:
@@ -149,7 +156,7 @@ def compile_recipe(
         built = build_model(recipe, options.checkpoint)
         model = cast(EfficientSAM3, built.module)
         programs, wanted = _wanted(recipe_programs(model, recipe), options.programs)
-        components = [component for program in programs for component in program.components]
+        components = [component for program in programs for component in program.components_of(wanted)]
         road.step(f"trace {len({part.name for part in components})} components, check each against its module")
         traced = trace_components(components, model)
         road.step("unroll the memory, fold constants in each component")
@@ -164,16 +171,14 @@ def compile_recipe(
                 for program in programs:
                     road.step(f"{program.name}: link, passes")
                     observers = _observers(options, program.components, program)
-                    linked = link(program, {part.name: traced[part.name] for part in program.components})
-                    made, done = _optimized(program, linked, wanted, targets, observers)
+                    made, done = _optimized(program, traced, wanted, targets, observers)
                     reports += done
                     graphs |= made
-                    del linked
                     for target in targets:
                         by_name = {name: by_target[target] for name, by_target in made.items()}
                         verified.append((program.name, target, pool.submit(verifier.verify, by_name, target, program)))
                 for name, target, future in verified:
-                    road.step(f"{name}: verify target {target}")
+                    road.step(f"{name}: verify target {target} in {verifying_engine(target)}")
                     figures += future.result()
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -241,24 +246,25 @@ def _observers(
 
 def _optimized(
     program: Program,
-    linked: ir.Model,
+    traced: Mapping[str, TracedComponent],
     wanted: Collection[str],
     targets: Sequence[str],
     observers: Sequence[PassObserver],
 ) -> tuple[Graphs, Reports]:
     """Program name → target → graph, and the report of each pass with the graph it ran on."""
     reports: Reports = []
-    if program.pinned:
-        result = specialise(linked, program.pinned, observers)
-    else:
-        result = optimize(linked, observers)
-    reports += [(program.name, report) for report in result.reports]
-    general = {program.name: result.model}
-    for special in program.specialisations:
-        if special.name in wanted:
-            made = specialise(result.model, special.pinned, observers)
-            general[special.name] = made.model
-            reports += [(special.name, report) for report in made.reports]
+    general: dict[str, ir.Model] = {}
+    for special in (Specialisation(program.name, ""), *program.specialisations):
+        if special.name not in (program.name, *wanted):
+            continue
+        if special.name == program.name or special.components:
+            parts = {part.name: traced[special.components.get(part.name, part).name] for part in program.components}
+            linked, pinned = link(replace(program, name=special.name), parts), {**program.pinned, **special.pinned}
+            result = specialise(linked, pinned, observers) if pinned else optimize(linked, observers)
+        else:
+            result = specialise(general[program.name], special.pinned, observers)
+        general[special.name] = result.model
+        reports += [(special.name, report) for report in result.reports]
     graphs: Graphs = {}
     for name in [name for name in program.names if name in wanted]:
         graphs[name] = {}
@@ -283,12 +289,12 @@ class _Verifier:
         for name, graph in graphs.items():
             check_structure(graph, name, target)
         if program.name == "track":
-            comparisons = self._verify_clip(graphs, program)
+            comparisons = self._verify_clip(graphs, target, program)
         else:
             comparisons = [
                 Comparison(f"{name}: {one.what}", one.largest_error, one.tolerance)
                 for name, graph in graphs.items()
-                for one in self._calls.verify(graph, program)
+                for one in self._calls.verify(graph, program, open_graph_for(target))
             ]
         require(comparisons)
         figures: Figures = []
@@ -297,11 +303,21 @@ class _Verifier:
             figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
         return figures
 
-    def _verify_clip(self, graphs: Mapping[str, ir.Model], program: Program) -> Sequence[Comparison]:
+    def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
         self._maps = self._maps or eager_maps(self._model)
         recipe, spec = self._recipe, self._recipe.verify
         prompts = clip_prompts(recipe)
-        return verify_clip(graphs, self._model, program, recipe.memory, prompts, spec.frames, spec.atol, self._maps)
+        return verify_clip(
+            graphs,
+            self._model,
+            program,
+            recipe.memory,
+            prompts,
+            spec.frames,
+            spec.atol,
+            self._maps,
+            open_graph_for(target),
+        )
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -321,14 +337,18 @@ def _arguments() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable"
     )
     parser.add_argument(
-        "--target", action="append", default=[], metavar="T", help="onnx or ort-cpu; repeatable (default: the recipe's)"
+        "--target",
+        action="append",
+        default=[],
+        metavar="T",
+        help="onnx, ort-cpu or openvino; repeatable (default: the recipe's)",
     )
     parser.add_argument(
         "--program",
         action="append",
         default=[],
         metavar="P",
-        help="segment, track, track@first, …; repeatable (default: all of the recipe)",
+        help="segment, track, track@first, track@2, …; repeatable (default: all of the recipe)",
     )
     parser.add_argument("--verify-each", action="store_true", help="compare the numbers before and after every pass")
     parser.add_argument("--dump-after", metavar="PASS", help="write PASS.onnx into this folder after PASS has run")

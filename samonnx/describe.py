@@ -11,6 +11,7 @@ import onnx_ir as ir
 from samonnx import __version__
 from samonnx.build_model import BuiltModel
 from samonnx.emit import graph_file_name
+from samonnx.engines import TARGETS, verifying_engine
 from samonnx.models.detector import Detector
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs.program import Program
@@ -42,6 +43,9 @@ NOTES = (
     "attended, and an older one counts as a recent frame while it is among them",
     "to correct a frame that was tracked already, give the graph the bank from before that frame",
     "an object with an empty bank and no prompt is not tracked: its bank stays empty",
+    "a program with filled: k gives what the one that it specialises gives while bank.memory_frame[:, k:] is -1 for "
+    "all objects; it takes and gives the whole bank. A new frame takes the first empty slot, so this holds for the k "
+    "frames after an object's first",
     "memory is kept in float32 (upstream's predictor rounds it to bfloat16)",
     "words fill token_ids as CLIP's tokeniser does; an image, a text and examples give 'queries' detections, of which "
     "those with a score above detection.score_threshold are shown",
@@ -82,10 +86,13 @@ def describe(
             inputs=infos(graph.inputs),
             outputs=infos(graph.outputs),
             specialises=program.name if special else None,
-            pinned=tuple(special.pinned) if special else tuple(program.pinned),
+            pinned=tuple(special.pinned) if special and special.pinned else tuple(program.pinned),
+            filled=special.filled if special else None,
         )
 
     model = cast(EfficientSAM3, built.module)
+    targets = dict.fromkeys(target for by_target in graphs.values() for target in by_target)
+    tools = (*TOOLS, "openvino") if "openvino" in map(verifying_engine, targets) else TOOLS
     components = {component.name for program in programs for component in program.components}
     return Manifest(
         recipe=recipe.name,
@@ -98,11 +105,19 @@ def describe(
         text=TextInfo(model.detector.sizes.context_length) if "encode_text" in components else None,
         detection=_detection(recipe, model.detector) if "decode" in components else None,
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
-        tools={"samonnx": __version__, **{name: _version(name) for name in TOOLS}},
+        tools={"samonnx": __version__, **{name: _version(name) for name in tools}},
         verification=tuple(
-            VerificationInfo(name, target, figure.what, rounded_up(figure.largest_error), figure.tolerance)
+            VerificationInfo(
+                name,
+                target,
+                figure.what,
+                rounded_up(figure.largest_error),
+                figure.tolerance,
+                verifying_engine(target),
+            )
             for name, target, figure in verification
         ),
+        targets={target: TARGETS[target] for target in targets},
         notes=NOTES,
     )
 

@@ -53,12 +53,14 @@ def run_target(folder: Path, target: str, programs: tuple[str, ...], steps: int,
 
 
 def run_program(session: Session, steps: int, seed: int) -> Iterator[tuple[int, Mapping[str, Array]]]:
-    """Step number and outputs: `steps` times with the bank fed back, once if the program takes no bank."""
+    """Step number and outputs: `steps` times with the bank fed back, once if the program takes no bank, and not beyond
+    the frames that fill as many slots as it was made for."""
     program, manifest = session.program, session.manifest
     names = {port.name for port in program.inputs}
     pairs = [pair for pair in manifest.bank if pair.input in names]
     bank: dict[str, Array] = {pair.input: np.full(pair.shape, pair.empty, pair.dtype) for pair in pairs}
-    for step in range(steps if pairs else 1):
+    most = steps if program.filled is None else min(steps, program.filled + 1)
+    for step in range(most if pairs else 1):
         inputs = {p.name: made_up_input(p, program, step, steps, seed) for p in program.inputs if p.name not in bank}
         outputs = session.run(inputs | bank)
         yield step, outputs

@@ -3,6 +3,7 @@
 components ─ component passes ─ link
 linked ─ general passes ─┬─ lower_<target> ──────────────► track
                          └─ pin_inputs, general passes ─ lower_<target> ─► track@first
+components, memory bound to k slots ─ component passes ─ link ─ general passes ─ lower_<target> ─► track@k
 """
 
 from __future__ import annotations
@@ -12,14 +13,24 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from samonnx.passes.commute_resize import CommuteResize
 from samonnx.passes.eliminate_dead import EliminateDead
+from samonnx.passes.fold_affine import FoldAffine
 from samonnx.passes.fold_constants import FoldConstants
 from samonnx.passes.fuse_attention import FuseAttention
+from samonnx.passes.fuse_linear_chain import FuseLinearChain
+from samonnx.passes.fuse_nearest_resize import FuseNearestResize
+from samonnx.passes.fuse_rotary import FuseRotary
 from samonnx.passes.interface import GraphPass
-from samonnx.passes.lower import ONNX_PASSES, ORT_CPU_PASSES
+from samonnx.passes.lower import ONNX_PASSES, OPENVINO_PASSES, ORT_CPU_PASSES
 from samonnx.passes.merge_duplicates import MergeDuplicates
+from samonnx.passes.merge_moves import MergeMoves
+from samonnx.passes.merge_parallel_convolutions import MergeParallelConvolutions
+from samonnx.passes.pad_before_broadcast import PadBeforeBroadcast
 from samonnx.passes.pin_inputs import PinInputs
 from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
+from samonnx.passes.reassociate_products import ReassociateProducts
+from samonnx.passes.sink_value_projection import SinkValueProjection
 
 __all__ = ["LOWERINGS", "component_passes", "general_passes", "lower", "optimize", "specialise"]
 
@@ -28,18 +39,39 @@ TABLE_LIMIT = 8 << 20
 them."""
 
 
-LOWERINGS: Mapping[str, tuple[GraphPass, ...]] = MappingProxyType({"onnx": ONNX_PASSES, "ort-cpu": ORT_CPU_PASSES})
+LOWERINGS: Mapping[str, tuple[GraphPass, ...]] = MappingProxyType(
+    {"onnx": ONNX_PASSES, "ort-cpu": ORT_CPU_PASSES, "openvino": OPENVINO_PASSES}
+)
 """Target → the passes that bring a graph into its dialect."""
 
 
 def component_passes() -> tuple[GraphPass, ...]:
     """For every component before it is linked: what is constant inside it is folded once, for all programs."""
-    return (FoldConstants(size_limit=TABLE_LIMIT),)
+    return (
+        FoldConstants(size_limit=TABLE_LIMIT),
+        FoldAffine(),
+        MergeParallelConvolutions(),
+        FoldAffine(),  # the norm behind the branches that have become one
+    )
 
 
 def general_passes() -> tuple[GraphPass, ...]:
-    """For every program and target: fold, recognise, merge what is computed twice, drop what nothing reads."""
-    return (FoldConstants(size_limit=TABLE_LIMIT), FuseAttention(), MergeDuplicates(), EliminateDead())
+    """For every program and target: fold, recognise, save work by algebra, merge what is computed twice, drop what
+    nothing reads."""
+    return (
+        FoldConstants(size_limit=TABLE_LIMIT),
+        FuseRotary(),
+        FuseAttention(),
+        SinkValueProjection(),  # sees V as it was traced; the chain then takes the projection along
+        FuseNearestResize(),
+        FuseLinearChain(overlapping=False),
+        CommuteResize(),  # as long as transposed convolutions tile, they fit on the small side
+        ReassociateProducts(),
+        FuseLinearChain(),
+        PadBeforeBroadcast(),
+        MergeDuplicates(),
+        EliminateDead(),
+    )
 
 
 def optimize(model: ir.Model, observers: Sequence[PassObserver] = ()) -> PipelineResult:
@@ -61,5 +93,5 @@ def specialise(
 
 def lower(model: ir.Model, target: str, observers: Sequence[PassObserver] = ()) -> PipelineResult:
     """A copy of `model` in the dialect of `target`."""
-    tidy = (FoldConstants(size_limit=TABLE_LIMIT), MergeDuplicates(), EliminateDead())
+    tidy = (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
     return run_passes(model.clone(), (*LOWERINGS[target], *tidy), observers=observers)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, with_config
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, with_config
 from typing_extensions import TypedDict
 
 from samonnx.frozen_dict import freeze
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 PinValue = bool | int | float | str
-Target = Literal["onnx", "ort-cpu"]
+Target = Literal["onnx", "ort-cpu", "openvino"]
 
 
 def _frozen(value: Any) -> Any:
@@ -97,6 +98,17 @@ class MemorySpec(_Spec):
     policy: Literal["recent"] = "recent"
     """Which frames stay in the bank: recent (the latest)."""
 
+    @property
+    def slots(self) -> int:
+        """Places for spatial memories, N in the contract of the bank."""
+        return self.conditioning_slots + self.recent_slots
+
+
+def _rising(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise ValueError("expected rising numbers, each once, such as [2, 4]")
+    return numbers
+
 
 class TrackSpec(_Spec):
     """The `track` program: one tracking step."""
@@ -109,6 +121,20 @@ class TrackSpec(_Spec):
 
     objects: Annotated[int, Field(ge=1)] = 1
     """Objects that are tracked at once."""
+
+    filled: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_rising)] | None = None
+    """Numbers of slots k for which a graph `track@k` is made that attends to the first k slots only, for early frames;
+    rising, below conditioning_slots + recent_slots. []: none; null: the powers of two from 2 (2 and 4 of 7 slots)."""
+
+    def filled_of(self, slots: int) -> tuple[int, ...]:
+        """`filled` for a bank of so many slots, null resolved.
+
+        Of two graphs for 7 slots, those for 2 and 4 leave the six frames after the first 26 slots to attend to, of 42
+        in full and of 21 at best; a third one for 1 slot would save 1 more.
+        """
+        if self.filled is not None:
+            return self.filled
+        return tuple(2**power for power in range(1, slots.bit_length()) if 2**power < slots)
 
 
 class DetectionSpec(_Spec):
@@ -161,6 +187,18 @@ def _at_least_one_program(programs: Programs) -> Programs:
     return programs
 
 
+def _fewer_filled_than_slots(programs: Programs, info: ValidationInfo) -> Programs:
+    memory: MemorySpec | None = info.data.get("memory")  # absent when it has problems of its own
+    filled = programs["track"].filled if "track" in programs else None
+    if memory is not None and filled and filled[-1] >= memory.slots:
+        raise ValueError(
+            f"`track.filled` has {filled[-1]}, expected numbers below {memory.slots}, the slots of the bank "
+            "(memory.conditioning_slots + memory.recent_slots), for which there is `track` itself; lower it, or leave "
+            "it out"
+        )
+    return programs
+
+
 def _no_target_twice(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     if len(set(targets)) < len(targets):
         raise ValueError("a target occurs twice")
@@ -183,14 +221,15 @@ class Recipe(_Spec):
 
     detection: DetectionSpec = DetectionSpec()
 
-    programs: Annotated[Programs, AfterValidator(_at_least_one_program), Frozen] = Field(
-        json_schema_extra={"minProperties": 1}
-    )
+    programs: Annotated[
+        Programs, AfterValidator(_at_least_one_program), AfterValidator(_fewer_filled_than_slots), Frozen
+    ] = Field(json_schema_extra={"minProperties": 1})
 
     targets: Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(_no_target_twice)] = Field(
         default=("onnx", "ort-cpu"), json_schema_extra={"uniqueItems": True}
     )
-    """What the graphs are lowered for: onnx (standard domain only), ort-cpu (ONNX Runtime on CPUs)."""
+    """What the graphs are lowered for: onnx (standard domain only), ort-cpu (ONNX Runtime on CPUs), openvino (OpenVINO
+    on CPUs; standard domain only)."""
 
     verify: VerifySpec = VerifySpec()
 

@@ -38,7 +38,7 @@ def _problem(details: ErrorDetails, tree: Located, root: Schema) -> Problem:
             value = value.entries[part].value
             keys.append(part)
         elif isinstance(part, int) and isinstance(value.content, tuple):
-            node = _resolved(node, root).get("items", {})
+            node = _item(node, root)
             value = value.content[part]
             origin = value.origin
             keys.append(str(part))
@@ -73,6 +73,14 @@ def _below(node: Schema, key: str, root: Schema) -> Schema:
     node = _resolved(node, root)
     below = node.get("properties", {}).get(key, node.get("additionalProperties", {}))
     return below if isinstance(below, Mapping) else {}
+
+
+def _item(node: Schema, root: Schema) -> Schema:
+    """What a list allows in it, the list perhaps one of several kinds of value."""
+    node = _resolved(node, root)
+    members = [_resolved(member, root) for member in node.get("anyOf", (node,))]
+    items: Schema = next((member["items"] for member in members if "items" in member), {})
+    return items
 
 
 def _example(node: Schema) -> str:

@@ -30,7 +30,11 @@ from samonnx.weights_file import WEIGHTS_NAME
 
 __all__ = ["DOMAINS", "Comparison", "check_structure", "compare", "component_check", "require", "verify_component"]
 
-DOMAINS: Mapping[str, frozenset[str]] = {"onnx": frozenset({""}), "ort-cpu": frozenset({"", "com.microsoft"})}
+DOMAINS: Mapping[str, frozenset[str]] = {
+    "onnx": frozenset({""}),
+    "ort-cpu": frozenset({"", "com.microsoft"}),
+    "openvino": frozenset({""}),
+}
 """Target → operator domains that its graphs may use."""
 
 FORBIDDEN_DTYPES = frozenset({ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})

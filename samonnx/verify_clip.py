@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from samonnx.engines import OpenGraph, RunnableGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeatures, ReferenceTracker, encode_image
@@ -114,29 +115,42 @@ def verify_clip(
     frames: int,
     tolerance: float,
     first_maps: ImageFeatures | None = None,
+    open_graph: OpenGraph | None = None,
 ) -> tuple[Comparison, ...]:
     """The worst figure of each output over the clip.
 
-    `graphs`: "track" and perhaps "track@first", which then runs frame 0, and "track" the frames after it. `first_maps`:
-    what `eager_maps` gave, so that it need not be computed for every target.
+    `graphs`: "track" and its specialisations. As in the runtime, each frame is run by the one for the fewest memories
+    that may run: frame 0 by "track@first", frame t by the smallest "track@k" with k >= t, the rest by "track". Those
+    that a short clip does not come to run its last frame too. `first_maps`: what `eager_maps` gave, so that it need
+    not be computed for every target. `open_graph` chooses the engine (by default
+    ONNX Runtime).
     """
     first_maps = first_maps or eager_maps(model)
+    open_graph = open_graph or GraphSession
     ports = {port.name: port for port in program.inputs}
     worst: dict[str, Comparison] = {}
     limits = (memory.conditioning_slots, memory.recent_slots)
     tracker = ReferenceTracker(model, *limits, num_frames=frames, max_pointers=memory.pointer_slots)
+    most = _most_memories(program, memory)
+    waiting = sorted(graphs, key=lambda name: most[name])
+    opened: tuple[str, RunnableGraph] | None = None
     with torch.inference_mode():
-        for name in sorted(graphs, reverse=True):
-            session = GraphSession(probed(graphs[name], _PROBES.values()))
-            is_first, has_first = name.endswith("@first"), any(other.endswith("@first") for other in graphs)
-            for t in range(1 if has_first and not is_first and frames > 1 else 0, 1 if is_first else frames):
-                prompt = prompts.get(t, FramePrompt())
-                feeds = _frame_feeds(ports, t, frames) | bank_of_reference(tracker, ports, t, memory)
-                count = len(prompt.labels)
-                feeds["point_coords"][:, :count] = prompt.coords.numpy()
-                feeds["point_labels"][:, :count] = prompt.labels.numpy()
-                found = session.run(feeds)
+        for t in range(frames):
+            prompt = prompts.get(t, FramePrompt())
+            feeds = _frame_feeds(ports, t, frames) | bank_of_reference(tracker, ports, t, memory)
+            count = len(prompt.labels)
+            feeds["point_coords"][:, :count] = prompt.coords.numpy()
+            feeds["point_labels"][:, :count] = prompt.labels.numpy()
+            held = int((feeds["bank.memory_frame"] >= 0).any(0).sum())
+            waiting = [name for name in waiting if most[name] >= held]
+            for name in waiting if t == frames - 1 else waiting[:1]:
+                if opened is None or opened[0] != name:
+                    opened = None  # one at a time: each has buffers for a whole step
+                    opened = name, open_graph(probed(graphs[name], _PROBES.values()))
+                found = opened[1].run(feeds)
                 image = _features(model, found, feeds["image"])
+                for records in (tracker.conditioning, tracker.others):
+                    records.pop(t, None)  # another graph's, of the same frame
                 record = tracker.step(t, image, prompt)
                 comparisons = _compare_step(found, record, t, count > 0, tolerance) + _compare_kept(found, feeds, t)
                 if t == 0:
@@ -146,6 +160,12 @@ def verify_clip(
                     if key not in worst or not comparison.largest_error <= worst[key].largest_error:
                         worst[key] = Comparison(key, comparison.largest_error, comparison.tolerance)
     return tuple(worst.values())
+
+
+def _most_memories(program: Program, memory: MemorySpec) -> dict[str, int]:
+    """Name of each graph → how many memories the bank may hold when it runs; they lie in the first slots."""
+    special = {one.name: 0 if one.filled is None else one.filled for one in program.specialisations}
+    return {program.name: memory.slots, **special}
 
 
 def _features(model: EfficientSAM3, found: Mapping[str, Array], image: Array) -> ImageFeatures:

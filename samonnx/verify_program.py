@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from samonnx.eager_program import EagerRun
+from samonnx.engines import OpenGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.probed import TRUNK_MAP, probed
@@ -39,10 +40,10 @@ class ProgramVerifier:
         self._examples: dict[str, Tensor] = {}
         self._trunk_maps: list[Tensor] = []
 
-    def verify(self, graph: ir.Model, program: Program) -> tuple[Comparison, ...]:
-        """One figure an output, and one for the trunk map if the program has it."""
+    def verify(self, graph: ir.Model, program: Program, open_graph: OpenGraph = GraphSession) -> tuple[Comparison, ...]:
+        """One figure an output, and one for the trunk map if the program has it; `open_graph` chooses the engine."""
         feeds = self._feeds(program)
-        found = GraphSession(probed(graph, (TRUNK_MAP,))).run({name: tensor.numpy() for name, tensor in feeds.items()})
+        found = open_graph(probed(graph, (TRUNK_MAP,))).run({name: tensor.numpy() for name, tensor in feeds.items()})
         given, comparisons = {}, []
         if TRUNK_MAP in found:
             eager = self._encoded()["encode_trunk.trunk_map"]

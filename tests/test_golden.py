@@ -92,6 +92,12 @@ def test_an_artifact_whose_graph_changed_fails(work: Path) -> None:
     assert run("check", "dist/tiny") == ExitCode.CHECK_FAILED
 
 
+def test_a_program_for_filled_slots_is_run_no_further_than_its_slots_reach(work: Path) -> None:
+    session = Session(work / "dist/tiny", "track", target="onnx")
+    session.program = replace(session.program, specialises="other", filled=1)
+    assert [step for step, _ in run_program(session, 3, seed=0)] == [0, 1]
+
+
 def test_the_bank_is_fed_back_from_the_empty_one(work: Path) -> None:
     session = Session(work / "dist/tiny", "track", target="onnx")
     steps = [outputs for _, outputs in run_program(session, 3, seed=0)]

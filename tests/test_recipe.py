@@ -66,7 +66,12 @@ def test_the_full_recipe_says_what_the_reference_tensors_were_made_with() -> Non
         "pointer_slots": 16,
         "policy": "recent",
     }
-    assert recipe.programs["track"].model_dump() == {"points": 4, "mask_prompt": True, "objects": 1}
+    assert recipe.programs["track"].model_dump() == {
+        "points": 4,
+        "mask_prompt": True,
+        "objects": 1,
+        "filled": None,
+    }
     assert list(recipe.programs) == ["encode_text", "encode_image", "ground", "segment", "track", "step"]
     assert recipe.detection.model_dump() == {"boxes": 4, "points": 4, "masks": 0}
     assert recipe.targets == ("onnx", "ort-cpu")

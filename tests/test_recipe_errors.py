@@ -56,6 +56,22 @@ def test_a_step_without_the_track_whose_options_it_takes_is_refused() -> None:
     assert "`step` needs `track` beside it, whose objects and points it takes" in said
 
 
+@pytest.mark.parametrize(
+    ("filled", "said"),
+    [
+        ("[0]", "programs.track.filled.0: found 0 (a whole number), allowed: a whole number, at least 1"),
+        ("2", "programs.track.filled: found 2 (a whole number), allowed: a list, each item a whole number, at least 1"),
+        ("[4, 2]", "programs.track.filled: found [4, 2] (a list); expected rising numbers, each once, such as [2, 4]"),
+        ("[2, 2]", "programs.track.filled: found [2, 2] (a list); expected rising numbers, each once, such as [2, 4]"),
+        ("[2, 7]", "`track.filled` has 7, expected numbers below 7, the slots of the bank"),
+    ],
+)
+def test_numbers_of_filled_slots_rise_from_1_and_stay_below_the_slots(filled: str, said: str) -> None:
+    text = GOOD.replace("programs: {track: {}}", f"programs: {{track: {{filled: {filled}}}}}")
+    assert text != GOOD
+    assert said in message(text)
+
+
 def test_a_missing_key_is_reported_where_its_mapping_stands() -> None:
     assert message(GOOD.replace("  factory: package.module:build", "  args: {}")) == (
         "a.yaml:2: `model` lacks the key `factory`: a string (The callable that builds the model: "
@@ -117,9 +133,15 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(setting: str, said: str) ->
         ("weights: {rescale: {a.b: big}}", 'weights.rescale.a.b: found "big" (a string), allowed: a number'),
         ("weights: {checkpoint: 5}", "weights.checkpoint: found 5 (a whole number), allowed: a string or null"),
         ("verify: {atol: 0}", "verify.atol: found 0 (a whole number), allowed: a number, above 0"),
-        ("targets: []", "targets: found [] (a list), allowed: a list, each item one of onnx, ort-cpu; not empty"),
-        ("targets: onnx", 'targets: found "onnx" (a string), allowed: a list, each item one of onnx, ort-cpu'),
-        ("targets: [onnx, trt]", 'targets.1: found "trt" (a string), allowed: one of onnx, ort-cpu'),
+        (
+            "targets: []",
+            "targets: found [] (a list), allowed: a list, each item one of onnx, ort-cpu, openvino; not empty",
+        ),
+        (
+            "targets: onnx",
+            'targets: found "onnx" (a string), allowed: a list, each item one of onnx, ort-cpu, openvino',
+        ),
+        ("targets: [onnx, trt]", 'targets.1: found "trt" (a string), allowed: one of onnx, ort-cpu, openvino'),
         ("targets: [onnx, onnx]", 'targets: found ["onnx", "onnx"] (a list); a target occurs twice'),
     ],
 )

@@ -370,6 +370,27 @@ def test_the_first_frames_program_runs_frame_0_and_the_general_one_the_frames_af
     assert failed(found) == []
 
 
+@pytest.mark.parametrize(
+    ("filled", "ran"),
+    [
+        ((1, 2), {"track@first": [0], "track@1": [1], "track@2": [2], "track": [3]}),
+        ((2,), {"track@first": [0], "track@2": [1, 2], "track": [3]}),
+        ((2, 4), {"track@first": [0], "track@2": [1, 2], "track@4": [3], "track": [3]}),
+        ((3, 5), {"track@first": [0], "track@3": [1, 2, 3], "track@5": [3], "track": [3]}),
+    ],
+)
+def test_each_frame_is_run_by_the_smallest_graph_that_may_and_every_graph_runs_one(
+    sessions: Sessions, filled: tuple[int, ...], ran: dict[str, list[int]]
+) -> None:
+    found = verified(sessions, overrides=(f"programs.track.filled={list(filled)}",), names=tuple(ran))
+    asked = {name: [int(step["frame_index"]) for step in sessions[name].asked] for name in ran}
+    assert asked == ran
+    for k in filled:
+        assert all((step["bank.memory_frame"][:, k:] == -1).all() for step in sessions[f"track@{k}"].asked)
+    assert {what.split(":")[0] for what in found} == set(ran)
+    assert failed(found) == []
+
+
 def test_every_object_of_a_program_is_held_against_the_one_reference(sessions: Sessions) -> None:
     two = ("programs.track.objects=2",)
     assert failed(verified(sessions, overrides=two)) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -78,12 +78,18 @@ class Wire:
 
 @dataclass(frozen=True)
 class Specialisation:
-    """`name` is the program with some inputs pinned to constants (a fill value each); inputs that nothing reads then
-    are dropped."""
+    """`name` is the program for callers whose inputs keep a promise, made cheaper by it.
+
+    `pinned` inputs are constants (a fill value each), and inputs that nothing reads then are dropped. `filled` promises
+    that only the first so many slots of the bank hold a memory; `components` (by the name of the component whose place
+    they take) compute with these alone, and inputs and outputs stay the program's.
+    """
 
     name: str
-    pinned: Mapping[str, float | int | bool]
     meaning: str
+    pinned: Mapping[str, float | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    filled: int | None = None
+    components: Mapping[str, Component] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -104,3 +110,8 @@ class Program:
     def names(self) -> tuple[str, ...]:
         """Its own name, then its specialisations'."""
         return (self.name, *(special.name for special in self.specialisations))
+
+    def components_of(self, names: Collection[str]) -> tuple[Component, ...]:
+        """The components to trace for the graphs called `names`: its own, then those of the specialisations."""
+        special = [part for one in self.specialisations if one.name in names for part in one.components.values()]
+        return (*self.components, *special)

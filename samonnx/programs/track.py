@@ -4,6 +4,7 @@ bank contract)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,12 +43,11 @@ BANK_MEANINGS = {
 
 def _bank_shapes(model: EfficientSAM3, memory: MemorySpec, objects: int) -> dict[str, tuple[int, ...]]:
     sizes = model.tracker.sizes
-    slots = memory.conditioning_slots + memory.recent_slots
     places = memory.conditioning_slots + memory.pointer_slots - 1
     return {
-        "memory": (objects, slots, sizes.memory_dim, sizes.grid, sizes.grid),
-        "memory_frame": (objects, slots),
-        "memory_conditioning": (objects, slots),
+        "memory": (objects, memory.slots, sizes.memory_dim, sizes.grid, sizes.grid),
+        "memory_frame": (objects, memory.slots),
+        "memory_conditioning": (objects, memory.slots),
         "pointer": (objects, places, sizes.hidden_dim),
         "pointer_frame": (objects, places),
         "pointer_conditioning": (objects, places),
@@ -139,7 +139,6 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     sizes, o = tracker.sizes, spec.objects
     example = example_tensors((*inputs, *outputs))
     d, cells, parts_per_pointer = sizes.hidden_dim, sizes.grid**2, sizes.hidden_dim // sizes.memory_dim
-    slots = memory.conditioning_slots + memory.recent_slots
     pointer_tokens = (memory.conditioning_slots + memory.pointer_slots - 1) * parts_per_pointer
 
     features = torch.zeros(1, d, sizes.grid, sizes.grid)
@@ -154,8 +153,36 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     ) -> Component:
         return Component(name, module.eval(), given, returned)
 
+    def read_bank(name: str, filled: int | None = None) -> Component:
+        return component(
+            name,
+            parts.ReadBank(tracker, memory.conditioning_slots, memory.recent_slots, memory.pointer_slots, filled),
+            {name: example[name] for name in ("frame_index", "num_frames", "attend_memory")} | bank,
+            ("slots", "memory_position", "memory_valid", "tokens", "pointer_position", "pointer_valid", "attends"),
+        )
+
     memory_example = torch.zeros(o, 2, cells, sizes.memory_dim)
     pointer_example = torch.zeros(o, 2 * parts_per_pointer, sizes.memory_dim)
+    attend_memory = Component(
+        "attend_memory",
+        parts.AttendMemory(tracker).eval(),
+        {
+            "features": features,
+            "memory": memory_example,
+            "memory_position": memory_example,
+            "pointers": pointer_example,
+            "pointer_position": pointer_example,
+        },
+        ("conditioned",),
+        symbolic={
+            "memory": {1: "memory_slots"},
+            "memory_position": {1: "memory_slots"},
+            "pointers": {1: "pointer_tokens"},
+            "pointer_position": {1: "pointer_tokens"},
+        },
+        bindings={"memory_slots": memory.slots, "pointer_tokens": pointer_tokens},
+        validity={"memory_slots": "memory_valid", "pointer_tokens": "pointer_valid"},
+    )
     components = (
         trunk_component(model),
         component(
@@ -164,32 +191,8 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
             {"trunk_map": torch.zeros(model.trunk_map_shape)},
             ("high_res_0", "high_res_1", "features"),
         ),
-        component(
-            "read_bank",
-            parts.ReadBank(tracker, memory.conditioning_slots, memory.recent_slots, memory.pointer_slots),
-            {name: example[name] for name in ("frame_index", "num_frames", "attend_memory")} | bank,
-            ("slots", "memory_position", "memory_valid", "tokens", "pointer_position", "pointer_valid", "attends"),
-        ),
-        Component(
-            "attend_memory",
-            parts.AttendMemory(tracker).eval(),
-            {
-                "features": features,
-                "memory": memory_example,
-                "memory_position": memory_example,
-                "pointers": pointer_example,
-                "pointer_position": pointer_example,
-            },
-            ("conditioned",),
-            symbolic={
-                "memory": {1: "memory_slots"},
-                "memory_position": {1: "memory_slots"},
-                "pointers": {1: "pointer_tokens"},
-                "pointer_position": {1: "pointer_tokens"},
-            },
-            bindings={"memory_slots": slots, "pointer_tokens": pointer_tokens},
-            validity={"memory_slots": "memory_valid", "pointer_tokens": "pointer_valid"},
-        ),
+        read_bank("read_bank"),
+        attend_memory,
         component(
             "encode_prompt",
             parts.EncodePrompt(tracker),
@@ -268,7 +271,23 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
             tuple(f"next_{t.name}" for t in BANK),
         ),
     )
+
+    def partly_filled(k: int) -> Specialisation:
+        """The slots from k on are empty, so their keys have softmax weight 0 and nothing else of them is read by the
+        attention; the bank is written, and which slots count is decided, over all slots as ever."""
+        bound = {**attend_memory.bindings, "memory_slots": k}
+        return Specialisation(
+            f"track@{k}",
+            f"a bank that holds memories in its first {k} slots at most",
+            filled=k,
+            components={
+                "read_bank": read_bank(f"read_bank@{k}", k),
+                "attend_memory": replace(attend_memory, name=f"attend_memory@{k}", bindings=bound),
+            },
+        )
+
     empty_bank = {t.input: t.empty for t in BANK}
+    first = Specialisation("track@first", "an empty bank: nothing has been tracked yet", pinned=empty_bank)
     return Program(
         name="track",
         inputs=inputs,
@@ -277,7 +296,7 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
         wires=_wires(),
         bank=BANK,
         pinned={} if spec.mask_prompt else {"mask_prompt": 0.0, "mask_prompt_valid": False},
-        specialisations=(Specialisation("track@first", empty_bank, "an empty bank: nothing has been tracked yet"),),
+        specialisations=(first, *(partly_filled(k) for k in spec.filled_of(memory.slots))),
     )
 
 

@@ -44,16 +44,27 @@ class TrackerNeck(nn.Module):
 class ReadBank(nn.Module):
     """Which slots this frame attends and with which positions.
 
+    With `filled`, only the first so many slots are handed on (N is `filled` below); which of them count, and whether
+    memory is attended at all, is still decided over the whole bank.
+
     → slots f32 [O, N, h·w, C], memory_position (same shape), memory_valid bool [O, N], tokens f32 [O, P·D/C, C],
     pointer_position (same), pointer_valid bool [O, P·D/C], attends bool [O].
     """
 
-    def __init__(self, tracker: Tracker, conditioning_slots: int, recent_slots: int, pointer_slots: int) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        conditioning_slots: int,
+        recent_slots: int,
+        pointer_slots: int,
+        filled: int | None = None,
+    ) -> None:
         super().__init__()
         self.tracker = tracker
         self.conditioning_slots = conditioning_slots
         self.recent_slots = recent_slots
         self.pointer_slots = pointer_slots
+        self.filled = filled
 
     def forward(
         self,
@@ -70,7 +81,7 @@ class ReadBank(nn.Module):
         slots = select_slots(frame_index, memory_frame, memory_conditioning, self.conditioning_slots, self.recent_slots)
         last = self.tracker.sizes.memory_frames - 1
         age = torch.where(slots.recent, slots.distance - 1, last).to(torch.int64)
-        position = self.tracker.memory_position(age)
+        position = self.tracker.memory_position(age[:, : self.filled])
 
         window = self.tracker.pointer_window(num_frames, self.pointer_slots)
         places = select_slots(frame_index, pointer_frame, pointer_conditioning, self.conditioning_slots, window)
@@ -79,9 +90,9 @@ class ReadBank(nn.Module):
         parts = self.tracker.sizes.hidden_dim // self.tracker.sizes.memory_dim
         attends = attend_memory & slots.valid.any(1)
         return (
-            memory.flatten(3).transpose(2, 3),
+            memory[:, : self.filled].flatten(3).transpose(2, 3),
             position,
-            slots.valid,
+            slots.valid[:, : self.filled],
             self.tracker.pointer_tokens(pointer),
             self.tracker.pointer_position(distance, window),
             pointer_valid[:, :, None].expand(-1, -1, parts).flatten(1),

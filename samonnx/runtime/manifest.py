@@ -30,6 +30,7 @@ __all__ = [
     "PortInfo",
     "PreprocessingInfo",
     "ProgramInfo",
+    "TargetInfo",
     "TextInfo",
     "VerificationInfo",
     "WeightsInfo",
@@ -86,6 +87,20 @@ class ProgramInfo:
     """The program that this one was made from by pinning inputs (`track@first` comes from `track`)."""
     pinned: tuple[str, ...] = ()
     """The inputs that were pinned."""
+    filled: int | None = None
+    """It gives what `specialises` gives while only the first so many slots of the bank hold a memory, for all objects
+    of a call: `bank.memory_frame[:, filled:]` is -1."""
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What the graphs of a target are made for."""
+
+    engine: str
+    """`onnxruntime` or `openvino`; `any`: standard operators in a form that no engine is bad at."""
+    precisions: tuple[str, ...] = ("f32",)
+    """What the engine may be told to compute in, where the CPU can (OpenVINO: INFERENCE_PRECISION_HINT). The first is
+    the one that `verification` speaks of; others are hints, whose outputs were not compared."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +183,8 @@ class VerificationInfo:
     what: str
     largest_error: float
     tolerance: float
+    engine: str = "onnxruntime"
+    """What ran the graph for this figure."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,8 @@ class Manifest:
     pins: tuple[PinInfo, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
     verification: tuple[VerificationInfo, ...] = ()
+    targets: Mapping[str, TargetInfo] = field(default_factory=dict)
+    """Of the graphs in `programs`, by target."""
     notes: tuple[str, ...] = ()
     format: int = FORMAT
 
@@ -232,6 +251,12 @@ class Manifest:
             f"the artifact of recipe {self.recipe!r} has no program that {what}; it has: {there}. "
             f"Compile a recipe with `{program}` under `programs:`"
         )
+
+    def for_filled(self, name: str, filled: int) -> ProgramInfo:
+        """Of the program called `name` and those that specialise it by `filled`: the cheapest that may run while only
+        the first `filled` slots hold memories."""
+        fitting = [p for p in self.programs if p.specialises == name and p.filled is not None and p.filled >= filled]
+        return min(fitting, key=lambda program: program.filled or 0) if fitting else self.program(name)
 
     def has_program(self, name: str) -> bool:
         return any(program.name == name for program in self.programs)
@@ -302,6 +327,9 @@ def _check(manifest: Manifest) -> None:
             _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
     if manifest.bank and manifest.memory is None:
         raise ManifestError("a bank is listed, but field 'memory' is missing")
+    for program in manifest.programs:
+        if program.filled is not None:
+            _check_filled(manifest, program, program.filled)
     for pair in manifest.bank:
         _check_pair(manifest, pair)
     for name in ("video_resize", "image_resize"):
@@ -317,6 +345,30 @@ def _check_tensor(where: str, dtype: str, shape: tuple[int, ...]) -> None:
         raise ManifestError(f"{where}: expected a dtype of {', '.join(DTYPES)}, found {dtype!r}")
     if any(side < 0 for side in shape):
         raise ManifestError(f"{where}: expected a shape without negative sides, found {list(shape)}")
+
+
+def _check_filled(manifest: Manifest, program: ProgramInfo, filled: int) -> None:
+    """A wrong promise would give wrong masks without a word."""
+    where = f"program {program.name!r}: filled is {filled}"
+    frames = next((pair for pair in manifest.bank if pair.input == "bank.memory_frame"), None)
+    if frames is None or len(frames.shape) != 2:
+        raise ManifestError(f"{where}, but there is no bank tensor 'bank.memory_frame' [objects, slots] to tell them")
+    if not 1 <= filled < frames.shape[1]:
+        raise ManifestError(f"{where}, expected 1 to {frames.shape[1] - 1}: the bank has {frames.shape[1]} slots")
+    if program.specialises is None:
+        raise ManifestError(f"{where}, but field 'specialises' does not name the program that it stands in for")
+    for other in manifest.programs:
+        if other.specialises == program.specialises and other.filled == filled and other.name != program.name:
+            raise ManifestError(f"{where}, and so it is for {other.name!r}; expected one program for each number")
+        if other.name == program.specialises:
+            for kind, own, its in (
+                ("inputs", program.inputs, other.inputs),
+                ("outputs", program.outputs, other.outputs),
+            ):
+                if {(p.name, p.dtype, p.shape) for p in own} != {(p.name, p.dtype, p.shape) for p in its}:
+                    raise ManifestError(
+                        f"{where}, so it stands in for {other.name!r}, but their {kind} differ; expected the same"
+                    )
 
 
 def _check_pair(manifest: Manifest, pair: BankPair) -> None:

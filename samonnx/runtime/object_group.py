@@ -7,7 +7,7 @@ that frame is to be run again for a correction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,10 @@ class RowInputs:
 
 
 class ObjectGroup:
-    """The rows of one graph call. `open_session` gives the session of a program by name (and keeps it)."""
+    """The rows of one graph call."""
 
-    def __init__(self, manifest: Manifest, shared: SharedInputs, open_session: Callable[[str], Session]) -> None:
+    def __init__(self, manifest: Manifest, shared: SharedInputs) -> None:
         self._manifest = manifest
-        self._open_session = open_session
         self.objects: list[int | None] = [None] * manifest.tracking().objects
         general = manifest.program("track")
         self._inputs = shared.bound()
@@ -84,15 +83,24 @@ class ObjectGroup:
         self._holds_nothing = [True, True]
         self._current = 0
         self._accepted_frame: int | None = None
-        self._bindings: dict[tuple[str, int], onnxruntime.IOBinding] = {}
+        self._bindings: dict[int, onnxruntime.IOBinding] = {}
+        self._bound: Session | None = None
         for row in range(rows):
             self.set_row(row, RowInputs())
 
     @property
-    def program(self) -> str:
-        """The program of the next call: `track@first` while the bank is empty, if the artifact has it."""
-        first = self._holds_nothing[self._current] and self._manifest.has_program("track@first")
-        return "track@first" if first else "track"
+    def holds_nothing(self) -> bool:
+        """Whether the whole current bank is empty."""
+        return self._holds_nothing[self._current]
+
+    @property
+    def filled_slots(self) -> int:
+        """The slots of the current bank from this one on are empty, for all rows; 0: all slots are."""
+        frames = self._banks[self._current].get("bank.memory_frame")
+        if frames is None:
+            return 0  # then no program is made for a number of slots either (Manifest)
+        filled = np.asarray(frames.array, dtype=np.int32) >= 0
+        return int(np.flatnonzero(filled.any(axis=0)).max(initial=-1)) + 1
 
     def free_row(self) -> int | None:
         """A row without an object, or None."""
@@ -131,9 +139,8 @@ class ObjectGroup:
         self._accepted_frame = None
         return True
 
-    def run(self) -> None:
+    def run(self, session: Session) -> None:
         """Run the graph from the current bank into the other set; `accept` makes that one current."""
-        session = self._open_session(self.program)
         try:
             session.engine.run_with_iobinding(self._binding(session))
         except SamonnxError:
@@ -147,6 +154,11 @@ class ObjectGroup:
         self._holds_nothing[self._current] = False
         self._accepted_frame = frame_index
 
+    def unbind(self) -> None:
+        """Let go of the session of the last call, so that it can be closed."""
+        self._bindings.clear()
+        self._bound = None
+
     def bank_rows(self) -> dict[str, Array]:
         """The current bank: `bank.*` name -> array [rows, …]; not copied."""
         return {name: bound.array for name, bound in self._banks[self._current].items()}
@@ -159,10 +171,12 @@ class ObjectGroup:
         self._holds_nothing[self._current] = False
 
     def _binding(self, session: Session) -> onnxruntime.IOBinding:
-        """Made once for each program and direction; the buffers never move."""
-        key = (session.program.name, self._current)
-        if key in self._bindings:
-            return self._bindings[key]
+        """Made once for each session and direction; the buffers never move."""
+        if session is not self._bound:
+            self.unbind()
+            self._bound = session
+        if self._current in self._bindings:
+            return self._bindings[self._current]
         source, target = self._banks[self._current], self._banks[1 - self._current]
         binding = session.engine.io_binding()
         for port in session.program.inputs:
@@ -179,5 +193,5 @@ class ObjectGroup:
             if name not in there:
                 raise SessionError(f"program {session.program.name!r} has no output {name!r}, which the tracker needs")
             binding.bind_ortvalue_output(name, value)
-        self._bindings[key] = binding
+        self._bindings[self._current] = binding
         return binding

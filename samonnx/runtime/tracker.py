@@ -31,6 +31,7 @@ from samonnx.runtime.prompt_rows import row_inputs
 from samonnx.runtime.prompts import PromptError, Prompts
 from samonnx.runtime.seating import Seating
 from samonnx.runtime.session import Session
+from samonnx.runtime.step_sessions import StepSessions
 
 __all__ = ["FrameResult", "Tracker", "TrackerError"]
 
@@ -46,7 +47,9 @@ class Tracker:
     clip, which the network's encoding of time depends on below 16 frames; 0 if unknown. `kind` is where frames come
     from, "video" or "images": the original resizes the two differently. `threshold` is the score, 0…1, above which an
     instance found by words or exemplars becomes an object, by default the artifact's. `vocabulary` as in Tokenizer, for
-    words. Raises ManifestError, SessionError, and DetectionError for a threshold that is none.
+    words. Early frames run in graphs made for a bank that holds little yet, opened as the bank fills; `keep_sessions`
+    keeps all of them open, which takes memory and saves opening them again after `reset`. Raises ManifestError,
+    SessionError, and DetectionError for a threshold that is none.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Tracker:
         kind: str = "video",
         threshold: float | None = None,
         vocabulary: Path | None = None,
+        keep_sessions: bool = False,
     ) -> None:
         if kind not in ("video", "images"):
             raise TrackerError(f"kind is {kind!r}; expected 'video' or 'images'")
@@ -67,23 +71,30 @@ class Tracker:
         self.num_frames = num_frames
         self._folder, self._kind = Path(folder), kind
         self._target, self._threads, self._providers = target, threads, providers
-        self._sessions: dict[str, Session] = {}
         self.manifest.tracking()  # says what to do about an artifact that only detects
         options = target, threads, providers, kind, threshold, vocabulary
         self._finder = InstanceFinder(Path(folder), self.manifest, *options)
         self._shared = SharedInputs(self.manifest.preprocessing.size)
-        self._open_session("track@first" if self.manifest.has_program("track@first") else "track")
+        self._sessions = StepSessions(self.manifest, self._open_session, keep=keep_sessions)
+        self._sessions.session()
+        self._seating = self._new_seating()
         self.reset()
 
     def reset(self) -> None:
         """Forget all objects and frames; the next frame is frame 0."""
-        self._seating = Seating(lambda: ObjectGroup(self.manifest, self._shared, self._open_session))
+        self._sessions.start_again(self._seating.groups)
+        self._seating = self._new_seating()
         self._next_frame = 0
         self._video_size: tuple[int, int] | None = None
         self._frame: npt.NDArray[np.uint8] | None = None
         self._image_of: int | None = None
         self._prompted: tuple[int, ...] = ()
         self._searches: tuple[Search, ...] = ()
+
+    @property
+    def open_programs(self) -> tuple[str, ...]:
+        """The programs that are loaded now; the last one opened comes last."""
+        return self._sessions.open
 
     @property
     def next_frame(self) -> int:
@@ -247,8 +258,9 @@ class Tracker:
                     concerned.append(group)
             if concerned:
                 self._load_image(frame_index)
-            for group in concerned:
-                group.run()
+                session = self._sessions.session(concerned, self._seating.groups)
+                for group in concerned:
+                    group.run(session)
         except BaseException:
             for group in rewound:
                 group.accept(frame_index)
@@ -266,18 +278,18 @@ class Tracker:
         self._shared.frame_index.array[...] = frame_index
         self._shared.num_frames.array[...] = self.num_frames
 
+    def _new_seating(self) -> Seating:
+        return Seating(lambda: ObjectGroup(self.manifest, self._shared))
+
     def _open_session(self, program: str) -> Session:
-        """Opened when first needed: a clip of one frame never loads the general program."""
-        if program not in self._sessions:
-            self._sessions[program] = Session(
-                self._folder,
-                program,
-                target=self._target,
-                threads=self._threads,
-                providers=self._providers,
-                manifest=self.manifest,
-            )
-        return self._sessions[program]
+        return Session(
+            self._folder,
+            program,
+            target=self._target,
+            threads=self._threads,
+            providers=self._providers,
+            manifest=self.manifest,
+        )
 
     def _result(self) -> FrameResult:
         assert self._video_size is not None

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from benchmarks import segment
 from benchmarks.__main__ import main
 from benchmarks.detection_inputs import detection_inputs
+from benchmarks.engines import Engine
 from benchmarks.graph_step import GraphStep
 from benchmarks.machine import machine_facts
 from benchmarks.measure import Timing
@@ -35,11 +37,15 @@ from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import load_recipe
 from samonnx.runtime.manifest import Manifest
 from samonnx.verify import compare
+from tests.benchmarks.expected_variants import patterns
 from tests.compiled_artifact import TINY
 
 RECIPE = load_recipe(TINY)
 PROGRAMS = ["segment", "encode_text", "encode_image", "ground"]
 VARIANTS = ["eager", "straightforward", "onnx", "ort-cpu"]
+CHOSEN = ("eager*", "straightforward", "onnx", "ort-cpu")
+ORIGINAL = "eager, 2 necks"
+WITH_IMAGE = ("segment", "encode_image")
 DETECTIONS = {"boxes", "logits", "presence", "scores", "masks", "semantic_mask"}
 OUTPUTS = {
     "segment": DETECTIONS,
@@ -50,7 +56,9 @@ OUTPUTS = {
 
 
 def run(artifact: Path, *arguments: str) -> int:
-    return main(["segment", str(TINY), "--artifact", str(artifact), "--repeats", "1", "--threads", "1", *arguments])
+    """Other variants are the same code here and in `track` and `encode`, whose tests run them."""
+    short = ("--artifact", str(artifact), "--repeats", "1", "--threads", "1")
+    return main(["segment", str(TINY), *short, *patterns(*CHOSEN), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +98,9 @@ def variant(found: dict[str, Any], program: str, name: str) -> dict[str, Any]:
 
 
 def test_every_program_is_measured_once_in_every_variant(found: dict[str, Any]) -> None:
-    assert [(program, row["name"]) for program, row in rows(found)] == [(p, v) for p in PROGRAMS for v in VARIANTS]
+    necks = {name: [ORIGINAL] if name in WITH_IMAGE else [] for name in PROGRAMS}
+    expected = [(program, name) for program in PROGRAMS for name in ("eager", *necks[program], *VARIANTS[1:])]
+    assert [(program, row["name"]) for program, row in rows(found)] == expected
     assert (found["repeats"], found["threads"], found["recipe"]) == (1, 1, "efficientsam3_tiny")
     for _, row in rows(found):
         assert len(row["timing"]["seconds"]) == 1
@@ -108,13 +118,19 @@ def test_ratios_are_those_of_the_medians_of_the_same_program(found: dict[str, An
     for program, row in rows(found):
         eager, straightforward = (variant(found, program, name)["median"] for name in VARIANTS[:2])
         assert row["times_eager"] == pytest.approx(eager / row["median"])
-        assert row["times_straightforward"] == pytest.approx(straightforward / row["median"])
+        if row["engine"] == "PyTorch":
+            assert row["times_straightforward"] is None
+        else:
+            assert row["times_straightforward"] == pytest.approx(straightforward / row["median"])
+        assert (row["times_original"] is not None) == (program in WITH_IMAGE)
 
 
 def test_work_is_counted_without_a_gap_and_the_parts_make_the_whole(found: dict[str, Any]) -> None:
     for program, row in rows(found):
         if row["name"] == "eager":
             assert row["flops"] == variant(found, program, "straightforward")["flops"]
+        elif row["name"] == ORIGINAL:
+            assert row["flops"] > variant(found, program, "straightforward")["flops"]
         else:
             assert row["graph"]["uncounted"] == 0
             assert min(row["graph"][key] for key in ("nodes", "file_bytes", "weights_bytes")) > 0
@@ -127,15 +143,15 @@ def test_work_is_counted_without_a_gap_and_the_parts_make_the_whole(found: dict[
 def test_peak_memory_is_measured_of_sessions_and_of_eager_with_the_whole_model(found: dict[str, Any]) -> None:
     eager = variant(found, "segment", "eager")["peak_bytes"]
     for program, row in rows(found):
-        if row["name"] != "eager":
+        if row["engine"] != "PyTorch":
             assert 0 < row["peak_bytes"] < eager
-        elif program != "segment":
+        elif (program, row["name"]) not in (("segment", "eager"), ("encode_image", "eager")):
             assert row["peak_bytes"] is None
 
 
 def test_a_profile_accounts_for_all_time(found: dict[str, Any]) -> None:
     for _, row in rows(found):
-        if row["name"] == "eager":
+        if row["engine"] == "PyTorch":
             assert row["operators"] == []
         else:
             assert sum(operator["share"] for operator in row["operators"]) == pytest.approx(1.0)
@@ -196,8 +212,32 @@ def test_the_straightforward_export_runs_and_reads_the_box(
     assert not compare("masks", there, here, 1e-3).ok
 
 
-def variant_result(name: str, median: float, errors: Mapping[str, float]) -> VariantResult:
-    return VariantResult(name, Timing((median,)), median, median, 1.0, 1.0, 0, 1.0, None, None, errors, ())
+def variant_result(
+    name: str,
+    median: float,
+    errors: Mapping[str, float],
+    masks: Mapping[str, float] = MappingProxyType({}),
+    engine: Engine = Engine.ORT,
+) -> VariantResult:
+    return VariantResult(
+        name=name,
+        engine=engine,
+        timing=Timing((median,)),
+        median=median,
+        least=median,
+        times_eager=1.0,
+        times_original=None,
+        times_straightforward=1.0,
+        flops=0,
+        flops_share=1.0,
+        gemm_peak=1e9,
+        roofline_share=0.0,
+        graph=None,
+        peak_bytes=None,
+        errors=errors,
+        masks_equal=masks,
+        operators=(),
+    )
 
 
 def result(medians: Mapping[str, float], error: float = 0.0) -> SegmentResult:
@@ -220,6 +260,16 @@ def test_errors_behind_the_image_encoder_are_reported_others_are_judged() -> Non
     assert result({"encode_text": 1.0, "ground": 1.0}, error=0.9e-3).agrees
     assert not result({"ground": 1.0}, error=1.1e-3).agrees
     assert not result({"encode_image": 1.0}, error=3e-2).agrees
+
+
+def test_bf16_is_judged_by_its_thresholded_masks_alone() -> None:
+    def judged(share: float) -> bool:
+        return variant_result("openvino, bf16", 1.0, {"masks": 0.2}, {"masks": share}, Engine.OPENVINO_BF16).agrees(
+            1e-3
+        )
+
+    assert judged(0.99)
+    assert not judged(0.989)
 
 
 def test_disagreement_fails_after_everything_was_written(

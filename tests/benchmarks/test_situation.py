@@ -9,8 +9,9 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from benchmarks.eager import EagerStep
+from benchmarks.eager import BothNecks, EagerStep, levels_read_by_detection, levels_read_by_tracking
 from benchmarks.graph_step import GraphStep
 from benchmarks.situation import full_bank_length, make_situation
 from samonnx.build_model import build_model
@@ -61,7 +62,8 @@ def test_the_compiled_graph_gives_the_eager_step_s_masks(
 @pytest.mark.parametrize("both_necks", [False, True])
 def test_an_eager_step_leaves_the_situation_as_it_was(model: EfficientSAM3, both_necks: bool) -> None:
     situation = make_situation(model, RECIPE.memory, 4)
-    step = EagerStep(model, situation, both_necks)
+    eager = EagerStep(model, situation)
+    step = BothNecks(model, eager, levels_read_by_tracking(model)) if both_necks else eager
     first, second = step(), step()
     assert set(situation.tracker.others) == {1, 2, 3}
     assert set(situation.tracker.conditioning) == {0}
@@ -70,9 +72,9 @@ def test_an_eager_step_leaves_the_situation_as_it_was(model: EfficientSAM3, both
 
 def test_the_original_s_two_necks_change_no_number(model: EfficientSAM3) -> None:
     situation = make_situation(model, RECIPE.memory, 4)
-    one, two = EagerStep(model, situation), EagerStep(model, situation, both_necks=True)
+    one = EagerStep(model, situation)
+    two = BothNecks(model, one, levels_read_by_tracking(model))
     assert all(np.array_equal(a, b) for a, b in zip(one().values(), two().values(), strict=True))
-    assert one.unread_flops() == 0
     grid, c = 8, 32  # by hand: the trunk and every level are 32 wide, 2x2 transposed convolutions, 1x1, 3x3
 
     def convolutions(width: int, side: int) -> int:
@@ -81,6 +83,24 @@ def test_the_original_s_two_necks_change_no_number(model: EfficientSAM3) -> None
     fine = 2 * 4 * (grid**2 * 32 * 16 + (2 * grid) ** 2 * 16 * 8) + convolutions(8, 4 * grid)
     middle = 2 * 4 * grid**2 * 32 * 16 + convolutions(16, 2 * grid)
     assert two.unread_flops() == fine + middle + convolutions(32, grid) + 2 * convolutions(32, grid // 2)
+
+
+def test_the_levels_that_are_not_read_run_in_every_step_and_never_after_it(model: EfficientSAM3) -> None:
+    """Eight levels in all: detection and tracking read three each, and both leave the others to be computed."""
+    eager = EagerStep(model, make_situation(model, RECIPE.memory, 4))
+    ran: list[nn.Module] = []
+    for read in (levels_read_by_tracking(model), levels_read_by_detection(model)):
+        step = BothNecks(model, eager, read)
+        assert len(step.unread) == 5
+        hooks = [level.register_forward_hook(lambda level, *_: ran.append(level)) for level in step.unread]
+        step()
+        once = [level for level in ran if level in step.unread]
+        assert len(once) >= 5
+        ran.clear()
+        model.detector.backbone.vision_backbone.trunk(eager.situation.image)
+        assert ran == []
+        for hook in hooks:
+            hook.remove()
 
 
 def test_inference_mode_does_not_leak(model: EfficientSAM3) -> None:

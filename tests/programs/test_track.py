@@ -151,6 +151,37 @@ def test_a_program_without_mask_prompt_pins_it_away() -> None:
 
 
 def test_the_first_frames_program_pins_an_empty_bank() -> None:
-    (first,) = program_of(tiny_recipe()).specialisations
+    first, *_ = program_of(tiny_recipe()).specialisations
     assert first.name == "track@first"
     assert first.pinned == {t.input: t.empty for t in BANK}
+    assert (first.filled, dict(first.components)) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "filled"),
+    [
+        ((), (2, 4)),
+        (("memory.recent_slots=4",), (2, 4)),
+        (("memory.recent_slots=3",), (2,)),
+        (("memory.recent_slots=1",), ()),
+        (("programs.track.filled=[]",), ()),
+        (("programs.track.filled=[1,6]",), (1, 6)),
+    ],
+)
+def test_a_program_for_k_filled_slots_binds_k_of_them_and_shares_the_trace(
+    overrides: tuple[str, ...], filled: tuple[int, ...]
+) -> None:
+    program = program_of(tiny_recipe(*overrides))
+    special = program.specialisations[1:]
+    assert tuple(one.name for one in special) == tuple(f"track@{k}" for k in filled)
+    assert tuple(one.filled for one in special) == filled
+    whole = {component.name: component for component in program.components}["attend_memory"]
+    for one in special:
+        assert set(one.components) == {"read_bank", "attend_memory"}
+        part = one.components["attend_memory"]
+        assert part.module is whole.module
+        assert dict(part.bindings) == {**whole.bindings, "memory_slots": one.filled}
+        assert one.pinned == {}
+    names = {component.name for component in program.components_of([one.name for one in special])}
+    assert len(names) == len(program.components) + 2 * len(special)
+    assert program.components_of(["track"]) == program.components

@@ -2,12 +2,14 @@
 
 Low-resolution logits are the pooled image, shifted by the prompts of the row and by what its bank recalls. Each frame
 is written to one slot of the row's bank: slot 0 if the row is prompted, else 1 + frame_index % 2. Everything is a
-function of the inputs alone and rows do not see each other, so the laws of the bank hold.
+function of the inputs alone and rows do not see each other, so the laws of the bank hold. `track@k` recalls the first k
+slots only.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,8 @@ track (float x) => (float y)
     prompt = ReduceSum <keepdims = 0> (place_given, axis1)
     count = ReduceSum <keepdims = 0> (given_f, axis1)
 
-    held = GreaterOrEqual (bank__memory_frame, nothing)
+    any_held = GreaterOrEqual (bank__memory_frame, nothing)
+    held = And (any_held, looked_at)
     held_f = Cast <to = 1> (held)
     age = Sub (frame_index, bank__memory_frame)
     age_f = Cast <to = 1> (age)
@@ -141,8 +144,17 @@ def bank_pairs(objects: int) -> tuple[BankPair, ...]:
     return tuple(BankPair(f"bank.{n}", f"next_bank.{n}", *rest) for n, rest in tensors.items())
 
 
-def build(folder: Path, *, objects: int = 2, seed: int = 0, first: bool = True, recipe: str = "hand_made") -> Manifest:
-    """Write the artifact folder; `first=False` leaves `track@first` out. Returns the manifest."""
+def build(
+    folder: Path,
+    *,
+    objects: int = 2,
+    seed: int = 0,
+    first: bool = True,
+    filled: tuple[int, ...] = (),
+    recipe: str = "hand_made",
+) -> Manifest:
+    """Write the artifact folder; `first=False` leaves `track@first` out, `filled` adds `track@k` for each k. Returns
+    the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     ramp = (0.5 + (rows + 2 * columns + seed) / 84).astype(np.float32)
@@ -152,6 +164,7 @@ def build(folder: Path, *, objects: int = 2, seed: int = 0, first: bool = True, 
     if first:
         pinned = (*(pair.input for pair in pairs), "num_frames", "attend_memory")
         programs.append(_program("track@first", objects, pinned))
+    programs += [replace(_program(f"track@{k}", objects, ()), specialises="track", filled=k) for k in filled]
     for program in programs:
         model = _model(program, pairs)
         for file in program.files.values():
@@ -219,6 +232,8 @@ def _model(program: ProgramInfo, pairs: tuple[BankPair, ...]) -> onnx.ModelProto
     if "attend_memory" in program.pinned:
         graph.initializer.append(numpy_helper.from_array(np.zeros(pairs[0].shape[0], dtype=bool), "attend_memory"))
         graph.initializer.append(numpy_helper.from_array(np.zeros((), dtype=np.int32), "num_frames"))
+    looked_at = np.arange(SLOTS) < (SLOTS if program.filled is None else program.filled)
+    graph.initializer.append(numpy_helper.from_array(looked_at, "looked_at"))
     ramp = onnx.TensorProto(name="ramp", data_type=onnx.TensorProto.FLOAT, dims=[SIZE, SIZE])
     ramp.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", "weights.bin"), ("offset", "0"), ("length", str(4 * SIZE * SIZE))):

@@ -145,6 +145,47 @@ def test_what_an_artifact_lacks_is_said(manifest: Manifest, ask: Callable[[Manif
         ask(bare)
 
 
+@pytest.fixture(scope="module")
+def filled_manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return build(tmp_path_factory.mktemp("artifact") / "filled", filled=(1, 2))
+
+
+@pytest.mark.parametrize(("filled", "name"), [(0, "track@1"), (1, "track@1"), (2, "track@2"), (3, "track")])
+def test_the_program_for_so_many_memories_is_the_smallest_that_may_run(
+    filled_manifest: Manifest, filled: int, name: str
+) -> None:
+    assert filled_manifest.for_filled("track", filled).name == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filled": 0}, "program 'track@1': filled is 0, expected 1 to 2: the bank has 3 slots"),
+        ({"filled": 3}, "program 'track@1': filled is 3, expected 1 to 2: the bank has 3 slots"),
+        ({"filled": "1"}, 'programs[2].filled: expected a whole number or null, found "1"'),
+        ({"filled": 2}, "program 'track@1': filled is 2, and so it is for 'track@2'; expected one program for each"),
+        ({"specialises": None}, "'track@1': filled is 1, but field 'specialises' does not name the program that it"),
+        ({"inputs": []}, "filled is 1, so it stands in for 'track', but their inputs differ; expected the same"),
+        ({"outputs": []}, "filled is 1, so it stands in for 'track', but their outputs differ; expected the same"),
+    ],
+)
+def test_a_promise_about_filled_slots_that_cannot_hold_is_refused(
+    filled_manifest: Manifest, change: dict[str, Any], message: str
+) -> None:
+    document = json.loads(filled_manifest.to_json())
+    document["programs"][2] |= change
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(json.dumps(document))
+    assert message in str(caught.value)
+
+
+def test_filled_slots_without_a_bank_that_tells_them_are_refused(filled_manifest: Manifest) -> None:
+    document = json.loads(filled_manifest.to_json())
+    document["bank"] = [pair for pair in document["bank"] if pair["input"] != "bank.memory_frame"]
+    with pytest.raises(ManifestError, match=r"filled is 1, but there is no bank tensor 'bank\.memory_frame' \[objects"):
+        Manifest.from_json(json.dumps(document))
+
+
 def test_a_manifest_without_a_format_is_refused() -> None:
     with pytest.raises(ManifestError, match="has no format; this version of samonnx reads format 1"):
         Manifest.from_json("{}")

@@ -5,13 +5,12 @@ from pathlib import Path
 from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.object_group import ObjectGroup, SharedInputs
 from samonnx.runtime.seating import Seating
-from samonnx.runtime.session import Session
 from tests.runtime.hand_made_artifact import SIZE
 
 
 def seating(artifact: Path) -> Seating:
     manifest = Manifest.load(artifact)
-    return Seating(lambda: ObjectGroup(manifest, SharedInputs(SIZE), lambda program: Session(artifact, program)))
+    return Seating(lambda: ObjectGroup(manifest, SharedInputs(SIZE)))
 
 
 def take(seats: Seating, number: int) -> None:

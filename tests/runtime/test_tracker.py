@@ -399,7 +399,7 @@ def test_a_correction_that_fails_leaves_the_frame_as_it_was(artifact: Path, monk
         tracker.step(frame, prompts)
         other.step(frame, prompts)
 
-    def fails(group: ObjectGroup) -> None:
+    def fails(group: ObjectGroup, session: Session) -> None:
         raise SessionError("out of memory")
 
     with monkeypatch.context() as patch:
