@@ -74,9 +74,10 @@ class BothNecks:
 
     def unread_flops(self) -> int:
         """FLOPs of what is computed and not read."""
+        grid = self.model.tracker.sizes.grid
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             for level in self.unread:
-                level(torch.zeros(self.model.trunk_map_shape))
+                level(torch.zeros(*self.model.trunk_map_shape[:2], grid, grid))
         return int(counter.get_total_flops())
 
 

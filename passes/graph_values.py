@@ -15,6 +15,7 @@ __all__ = [
     "is_fill",
     "replace_value",
     "static_shape",
+    "taken_names",
     "uniform_scalar",
     "unused_name",
 ]
@@ -75,10 +76,15 @@ def uniform_scalar(value: ir.Value | None) -> Array | None:
     return None
 
 
+def taken_names(graph: ir.Graph) -> set[str]:
+    """What the values and nodes of `graph` are called."""
+    taken = set(graph.initializers) | {value.name or "" for value in graph.inputs} | {node.name or "" for node in graph}
+    return taken | {output.name or "" for node in graph for output in node.outputs}
+
+
 def unused_name(graph: ir.Graph, wish: str) -> str:
     """`wish`, or `wish_1`, `wish_2`, … : the first that no value and no node of `graph` carries."""
-    taken = set(graph.initializers) | {value.name for value in graph.inputs} | {node.name for node in graph}
-    taken |= {output.name for node in graph for output in node.outputs}
+    taken = taken_names(graph)
     name, count = wish, 0
     while name in taken:
         count += 1

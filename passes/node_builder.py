@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from samonnx.passes.graph_values import add_initializer, unused_name
+from samonnx.passes.graph_values import add_initializer, taken_names
 from samonnx.passes.interface import Array
 
 __all__ = ["NodeBuilder"]
@@ -26,6 +26,7 @@ class NodeBuilder:
         self._graph, self._name, self._before = graph, name, before
         self._count = itertools.count()
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
+        self._taken: set[str] | None = None
 
     def constant(self, what: str, array: Array) -> ir.Value:
         """An initialiser; `what` says what it is for."""
@@ -44,7 +45,7 @@ class NodeBuilder:
         """The first output of a new node; the rest are its node's others. Missing last operands are left out."""
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
-        name = unused_name(self._graph, f"{self._name}/{op_type}_{next(self._count)}")
+        name = self._unused(f"{self._name}/{op_type}_{next(self._count)}")
         node = ir.node(op_type, list(inputs), attributes, domain=domain, num_outputs=outputs, name=name)
         for index, output in enumerate(node.outputs):
             output.name = f"{name}/{index}" if index else name
@@ -53,3 +54,14 @@ class NodeBuilder:
         else:
             self._graph.insert_before(self._before, node)
         return node.outputs[0]
+
+    def _unused(self, wish: str) -> str:
+        """`wish`, or `wish_1`, `wish_2`, … The graph's names are looked up once a builder: graphs are large."""
+        if self._taken is None:
+            self._taken = taken_names(self._graph)
+        name, count = wish, 0
+        while name in self._taken:
+            count += 1
+            name = f"{wish}_{count}"
+        self._taken.add(name)
+        return name

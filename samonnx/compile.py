@@ -45,7 +45,7 @@ from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import Recipe, load_recipe
 from samonnx.trace import TracedComponent, parameter_names, trace
 from samonnx.verify import Comparison, check_structure, component_check, require
-from samonnx.verify_clip import eager_maps, propagation_feeds, verify_clip
+from samonnx.verify_clip import EagerSteps, eager_maps, propagation_feeds, verify_clip
 from samonnx.verify_program import ProgramVerifier
 
 __all__ = ["CompileOptions", "bind_components", "compile_recipe", "main", "trace_components"]
@@ -283,6 +283,7 @@ class _Verifier:
         self._recipe, self._model = recipe, model
         self._calls = ProgramVerifier(model, recipe.verify.atol)
         self._maps: ImageFeatures | None = None
+        self._steps: EagerSteps = {}
 
     def verify(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Figures:
         """`graphs`: the program and its specialisations by name. Raises VerificationError."""
@@ -317,6 +318,7 @@ class _Verifier:
             spec.atol,
             self._maps,
             open_graph_for(target),
+            self._steps,
         )
 
 

@@ -17,6 +17,7 @@ tests.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -33,7 +34,7 @@ from samonnx.recipe import MemorySpec
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison, compare
 
-__all__ = ["bank_of_reference", "eager_maps", "normalised_frame", "propagation_feeds", "verify_clip"]
+__all__ = ["EagerSteps", "bank_of_reference", "eager_maps", "normalised_frame", "propagation_feeds", "verify_clip"]
 
 ENCODER_TOLERANCE = 2e-2
 """Rounding inside the image encoder has been seen to move its maps by 3e-3 of their largest value; a wrong layer
@@ -43,6 +44,9 @@ MASK_SHARE = 1e-4
 """Share of pixels that may fall on the other side of the threshold."""
 
 FEATURES = ("high_res_0", "high_res_1", "features")
+
+EagerSteps = dict[tuple[str, ...], FrameRecord]
+"""Digests of the maps of frames 0 … t → what the reference made of frame t."""
 
 _PROBES = {name: f"tracker_neck/{name}" for name in FEATURES}
 """The tracker's maps as they are called in a linked graph."""
@@ -116,14 +120,15 @@ def verify_clip(
     tolerance: float,
     first_maps: ImageFeatures | None = None,
     open_graph: OpenGraph | None = None,
+    known: EagerSteps | None = None,
 ) -> tuple[Comparison, ...]:
     """The worst figure of each output over the clip.
 
     `graphs`: "track" and its specialisations. As in the runtime, each frame is run by the one for the fewest memories
     that may run: frame 0 by "track@first", frame t by the smallest "track@k" with k >= t, the rest by "track". Those
     that a short clip does not come to run its last frame too. `first_maps`: what `eager_maps` gave, so that it need
-    not be computed for every target. `open_graph` chooses the engine (by default
-    ONNX Runtime).
+    not be computed for every target. `open_graph` chooses the engine (by default ONNX Runtime). `known` is read and
+    filled: graphs and targets whose encoders agree to the bit share the reference's work.
     """
     first_maps = first_maps or eager_maps(model)
     open_graph = open_graph or GraphSession
@@ -134,6 +139,8 @@ def verify_clip(
     most = _most_memories(program, memory)
     waiting = sorted(graphs, key=lambda name: most[name])
     opened: tuple[str, RunnableGraph] | None = None
+    known = {} if known is None else known
+    history: tuple[str, ...] = ()
     with torch.inference_mode():
         for t in range(frames):
             prompt = prompts.get(t, FramePrompt())
@@ -149,9 +156,14 @@ def verify_clip(
                     opened = name, open_graph(probed(graphs[name], _PROBES.values()))
                 found = opened[1].run(feeds)
                 image = _features(model, found, feeds["image"])
-                for records in (tracker.conditioning, tracker.others):
-                    records.pop(t, None)  # another graph's, of the same frame
-                record = tracker.step(t, image, prompt)
+                seen = (*history[:t], _digest(image))
+                if seen not in known:
+                    for records in (tracker.conditioning, tracker.others):
+                        records.pop(t, None)  # another graph's, of the same frame
+                    known[seen] = tracker.step(t, image, prompt)
+                record = known[seen]
+                tracker.remember(t, record, prompt)
+                history = seen
                 comparisons = _compare_step(found, record, t, count > 0, tolerance) + _compare_kept(found, feeds, t)
                 if t == 0:
                     comparisons += _compare_encoder(image, first_maps)
@@ -160,6 +172,13 @@ def verify_clip(
                     if key not in worst or not comparison.largest_error <= worst[key].largest_error:
                         worst[key] = Comparison(key, comparison.largest_error, comparison.tolerance)
     return tuple(worst.values())
+
+
+def _digest(maps: ImageFeatures) -> str:
+    found = hashlib.sha256()
+    for name in FEATURES:
+        found.update(getattr(maps, name).contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _most_memories(program: Program, memory: MemorySpec) -> dict[str, int]:

@@ -148,7 +148,7 @@ def test_all_programs_of_a_recipe_together_run_each_component_once() -> None:
     programs = {program.name: program for program in recipe_programs(model, recipe)}
     runs: list[str] = []
     image = torch.rand(1, 3, 112, 112)
-    trunk = model.detector.backbone.vision_backbone.trunk
+    trunk = model.detector.backbone.vision_backbone.trunk.get_submodule("model")
     hook = trunk.register_forward_hook(lambda *_: runs.append("trunk"))
     try:
         run, feeds = EagerRun(), {"image": image, "token_ids": torch.zeros(1, 8, dtype=torch.int64)}

@@ -148,7 +148,10 @@ def test_what_lies_behind_the_trunk_is_compared_on_the_graphs_own_trunk_map(arti
 def test_the_eager_side_of_equal_graphs_is_computed_once(artifacts: Artifacts) -> None:
     runs: list[str] = []
     detector = tiny_model(*BASE).detector
-    parts = {"trunk": detector.backbone.vision_backbone.trunk, "decoder": detector.transformer.decoder}
+    parts = {
+        "trunk": detector.backbone.vision_backbone.trunk.get_submodule("model"),
+        "decoder": detector.transformer.decoder,
+    }
     hooks = [part.register_forward_hook(lambda *_, name=name: runs.append(name)) for name, part in parts.items()]
     try:
         one = verifier()

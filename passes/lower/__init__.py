@@ -16,6 +16,7 @@ from samonnx.passes.lower.ort_cpu import LowerOrtCpu
 from samonnx.passes.lower.rotary import LowerRotary
 from samonnx.passes.lower.rotary_ort_cpu import LowerRotaryOrtCpu
 from samonnx.passes.mask_as_channel import MaskAsChannel
+from samonnx.passes.transposed_conv_to_matmul import TransposedConvToMatmul
 
 __all__ = [
     "ONNX_PASSES",
@@ -48,6 +49,7 @@ ORT_CPU_PASSES: tuple[GraphPass, ...] = (
 """ONNX Runtime on CPUs: the standard domain and com.microsoft."""
 
 OPENVINO_PASSES: tuple[GraphPass, ...] = (
+    TransposedConvToMatmul(),
     LowerRotary(),
     LowerOpenvino(),  # masks stay masks: its attention kernel takes them
     LowerOpset(),

@@ -47,7 +47,13 @@ class EfficientSAM3(nn.Module):
         super().__init__()
         self.detector = detector
         self.tracker = tracker
-        self.trunk_map_shape = (1, trunk_dim, detector.sizes.grid, detector.sizes.grid)
+        self._trunk_dim = trunk_dim
+
+    @property
+    def trunk_map_shape(self) -> tuple[int, int, int, int]:
+        """Of what the trunk encodes an image to, before it is enlarged to the grid."""
+        side = self.detector.backbone.vision_backbone.trunk.map_side(self.tracker.sizes.image_size)
+        return 1, self._trunk_dim, side, side
 
 
 def build(

@@ -9,6 +9,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from samonnx.models.trunk import Trunk
+
 __all__ = ["PYRAMID_SCALES", "VisionBackbone", "pyramid_level"]
 
 PYRAMID_SCALES: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
@@ -42,7 +44,7 @@ class VisionBackbone(nn.Module):
     whole, and it is never computed.
     """
 
-    def __init__(self, trunk: nn.Module, trunk_channels: int, channels: int) -> None:
+    def __init__(self, trunk: Trunk, trunk_channels: int, channels: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.convs = _neck(trunk_channels, channels)

@@ -156,10 +156,14 @@ class ReferenceTracker:
         from_points = torch.tensor([prompt.mask is None and len(prompt.labels) > 0])
         memory = self.tracker.encode_memory(image.features, output.masks, output.object_score, from_points)
         record = FrameRecord(output, memory, conditioned)
+        self.remember(frame_index, record, prompt)
+        return record
+
+    def remember(self, frame_index: int, record: FrameRecord, prompt: FramePrompt) -> None:
+        """Put a frame's record in its place; it replaces an earlier one of the frame."""
         self.conditioning.pop(frame_index, None)
         self.others.pop(frame_index, None)
         (self.conditioning if prompt.is_given else self.others)[frame_index] = record
-        return record
 
     def decode(self, image: ImageFeatures, features: Tensor, prompt: FramePrompt, attends_memory: bool) -> FrameOutput:
         """Prompt encoder, mask decoder, choice of the mask; a mask prompt is the output itself."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samonnx.errors import SamonnxError
+from samonnx.models.trunk import Trunk
 from samonnx.pins import BranchPoint, declare
 
 __all__ = ["StudentTrunk"]
@@ -42,7 +43,7 @@ class _ProjectedBackbone(nn.Module):
         return projected
 
 
-class StudentTrunk(nn.Module):
+class StudentTrunk(Trunk):
     """Image f32 [1, 3, S, S], normalised to about -1…1 → trunk map f32 [1, channels, grid, grid].
 
     `model` maps the image to f32 [1, width, ceil(S/32), ceil(S/32)]. The grid's stride is 14, so the head's map is
@@ -62,8 +63,14 @@ class StudentTrunk(nn.Module):
         self.model = _ProjectedBackbone(model, width, channels)
         self.grid = grid
 
-    def forward(self, image: Tensor) -> Tensor:
+    def map_side(self, image_size: int) -> int:
+        return -(-image_size // 32) if self.resize_to_grid else self.grid
+
+    def encode(self, image: Tensor) -> Tensor:
         features: Tensor = self.model(image)
+        return features
+
+    def to_grid(self, features: Tensor) -> Tensor:
         if self.resize_to_grid:
             return F.interpolate(features, size=(self.grid, self.grid), mode="bilinear", align_corners=False)
         if features.shape[-1] != self.grid:

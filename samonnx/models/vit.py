@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samonnx.errors import SamonnxError
+from samonnx.models.trunk import Trunk
 from samonnx.models.vit_attention import RotaryTable, ViTBlock, scaled_rotary_table
 from samonnx.pins import BranchPoint, declare
 
@@ -68,7 +69,7 @@ class _PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, width, PATCH, PATCH, bias=False)
 
 
-class ViTTrunk(nn.Module):
+class ViTTrunk(Trunk):
     """Image f32 [B, 3, 14 grid, 14 grid], normalised to about -1…1 → f32 [B, size.width, grid, grid].
 
     All blocks run on tokens in the order of the windows, which the original has within its windowed blocks only: the
@@ -116,7 +117,7 @@ class ViTTrunk(nn.Module):
         for name, table in zip(("window_cosine", "window_sine"), one_window, strict=True):
             self.register_buffer(name, table, persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         size = self.size
         cells = self.patch_embed.proj(image).permute(0, 2, 3, 1) + self.positions()
         x: Tensor = self.ln_pre(in_windows(cells, size.window))

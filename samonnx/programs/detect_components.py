@@ -16,15 +16,15 @@ __all__ = ["Decode", "DetectorNeck", "EncodePrompts", "EncodeTrunk", "Fuse", "Se
 
 
 class EncodeTrunk(nn.Module):
-    """image f32 [1, 3, S, S] → trunk_map f32 [1, C, g, g], shared by detector and tracker."""
+    """image f32 [1, 3, S, S] → trunk_map f32 [1, C, t, t], shared by detector and tracker; the necks enlarge it to the
+    grid of g x g cells."""
 
     def __init__(self, vision_backbone: VisionBackbone) -> None:
         super().__init__()
         self.trunk = vision_backbone.trunk
 
     def forward(self, image: Tensor) -> Tensor:
-        trunk_map: Tensor = self.trunk(image)
-        return trunk_map
+        return self.trunk.encode(image)
 
 
 class DetectorNeck(nn.Module):
@@ -35,7 +35,8 @@ class DetectorNeck(nn.Module):
         self.vision_backbone = vision_backbone
 
     def forward(self, trunk_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        level_0, level_1, features = self.vision_backbone.detector_maps(trunk_map)
+        grid_map = self.vision_backbone.trunk.to_grid(trunk_map)
+        level_0, level_1, features = self.vision_backbone.detector_maps(grid_map)
         return level_0, level_1, features
 
 

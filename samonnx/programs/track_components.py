@@ -27,7 +27,7 @@ __all__ = [
 
 
 class TrackerNeck(nn.Module):
-    """trunk_map f32 [1, C', h, w] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1,
+    """trunk_map f32 [1, C', t, t] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1,
     D, h, w]."""
 
     def __init__(self, model: EfficientSAM3) -> None:
@@ -37,7 +37,8 @@ class TrackerNeck(nn.Module):
         self.conv_s1 = model.tracker.sam_mask_decoder.conv_s1
 
     def forward(self, trunk_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        level_0, level_1, features = self.vision_backbone.tracker_maps(trunk_map)
+        grid_map = self.vision_backbone.trunk.to_grid(trunk_map)
+        level_0, level_1, features = self.vision_backbone.tracker_maps(grid_map)
         return self.conv_s0(level_0), self.conv_s1(level_1), features
 
 

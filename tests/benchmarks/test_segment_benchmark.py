@@ -235,7 +235,7 @@ def variant_result(
         graph=None,
         peak_bytes=None,
         errors=errors,
-        masks_equal=masks,
+        masks_equal=dict(masks),
         operators=(),
     )
 

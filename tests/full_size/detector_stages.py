@@ -3,6 +3,7 @@ reference tensors (golden/efficientsam3_m0_9/NOTES.md, section 1)."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ from unittest import mock
 import numpy as np
 import onnx_ir as ir
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samonnx.build_model import build_model
@@ -170,6 +172,18 @@ def eager_stages(model: EfficientSAM3, feeds: Mapping[str, Array]) -> dict[str, 
     return {name: tensor.numpy() for name, tensor in seen.items()}
 
 
+def exact_stages(model: EfficientSAM3, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """`eager_stages` in float64, rounded to float32 at the end: the same on every CPU."""
+    wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in feeds.items()}
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = eager_stages(copy.deepcopy(model).double(), wide)
+    finally:
+        torch.set_default_dtype(usual)
+    return {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in found.items()}
+
+
 def _is_token_grid(name: str) -> bool:
     return name in ("encoder/layer0", "encoder/layer5", "segmentation/cross_attention")
 
@@ -178,6 +192,11 @@ def _unflattened(tokens: Tensor) -> Tensor:
     """f32 [1, g·g, D] → [1, D, g, g]."""
     grid: Tensor = tokens.transpose(1, 2).unflatten(2, (GRID, GRID))
     return grid
+
+
+def _on_grid(trunk_map: Tensor) -> Tensor:
+    """The trunk's own map, which is all that the graph has of it, as large as the reference's."""
+    return F.interpolate(trunk_map, size=(GRID, GRID), mode="bilinear", align_corners=False)
 
 
 def graph_stages(folder: Path, target: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -197,6 +216,7 @@ def graph_stages(folder: Path, target: str, feeds: Mapping[str, Array]) -> dict[
     found = GraphSession(probed(ir.load(folder / file), inside)).run(feeds)
     stages = {inside[name]: array for name, array in found.items() if name in inside}
     stages["text/language_features"] = stages["text/language_features"].transpose(1, 0, 2)
+    stages["image/trunk"] = _on_grid(torch.from_numpy(stages["image/trunk"])).numpy()
     valid = stages.pop("prompt/valid")[0]
     # The graph blanks padding of the text, which nothing attends; the reference keeps it, and has no empty places.
     words = stages["text/language_features"].transpose(1, 0, 2)

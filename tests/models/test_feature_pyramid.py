@@ -7,21 +7,22 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from samonnx.models.feature_pyramid import VisionBackbone
+from samonnx.models.trunk import Trunk
 from samonnx.weights import fill_seeded
 
 
-class Trunk(nn.Module):
+class ImageAsMap(Trunk):
     """Stands for the trunk: the image is the map."""
 
-    def forward(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         return image
 
 
 def seeded_backbone() -> VisionBackbone:
-    backbone = VisionBackbone(Trunk(), trunk_channels=8, channels=4).eval().requires_grad_(False)
+    backbone = VisionBackbone(ImageAsMap(), trunk_channels=8, channels=4).eval().requires_grad_(False)
     fill_seeded(backbone)
     return backbone
 

@@ -23,7 +23,7 @@ FLOAT_CASES = [
     (
         "CastLike",
         "(float[2,3] x) => (float[2,3] y) <int32 c = {7}> { a = CastLike(c, x) y = Div(x, a) }",
-        ["y = Div(x, a/Cast/constant)"],
+        ["y = Div(x, a/constant)"],
     ),
     (
         "Expand",
@@ -42,7 +42,7 @@ FLOAT_CASES = [
             a = Reshape(x, s)
             b = Reshape(a, t)
             y = Neg(b) }""",
-        ["b/Reshape = Reshape(x, b/constant)", "y = Neg(b/Reshape)"],
+        ["b = Reshape(x, b/constant)", "y = Neg(b)"],
     ),
     (
         "Unsqueeze",
@@ -71,7 +71,7 @@ FLOAT_CASES = [
     (
         "Concat",
         "(float[2,3] x, float[2,0] z) => (float[2,6] y) { a = Concat <axis = -1> (x, z, x) y = Neg(a) }",
-        ["a/Concat = Concat(x, x)", "y = Neg(a/Concat)"],
+        ["a = Concat(x, x)", "y = Neg(a)"],
     ),
     (
         "Shape",
@@ -91,7 +91,7 @@ FLOAT_CASES = [
     (
         "Where",
         "(float[2,3] x, float[1,3] z) => (float[2,3] y) <bool[2,1] c = {0, 0}> { a = Where(c, x, z) y = Neg(a) }",
-        ["a/Expand = Expand(z, a/constant)", "y = Neg(a/Expand)"],
+        ["a = Expand(z, a/constant)", "y = Neg(a)"],
     ),
     (
         "Where",
@@ -116,12 +116,12 @@ BOOL_CASES = [
     (
         "Or",
         "(bool[2,3] x) => (bool[2,3] y) <bool[1] c = {1}> { a = Or(c, x) y = Xor(a, x) }",
-        ["y = Xor(a/ConstantOfShape/constant, x)"],
+        ["y = Xor(a/constant_1, x)"],
     ),
     (
         "Or",
         "(bool[1,3] x) => (bool[2,3] y) <bool[2,1] c = {0,0}> { a = Or(c, x) y = Not(a) }",
-        ["a/Expand = Expand(x, a/constant)", "y = Not(a/Expand)"],
+        ["a = Expand(x, a/constant)", "y = Not(a)"],
     ),
     ("Xor", "(bool[2,3] x) => (bool[2,3] y) <bool[1] c = {0}> { a = Xor(x, c) y = Not(a) }", ["y = Not(x)"]),
     ("Not", "(bool[2,3] x) => (bool[2,3] y) { a = Not(x) b = Not(a) y = And(b, x) }", ["y = Identity(x)"]),

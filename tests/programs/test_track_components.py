@@ -52,7 +52,7 @@ def image(index: int) -> Tensor:
 def test_the_image_is_encoded_as_the_reference_encodes_it() -> None:
     model = tiny_model()
     with torch.inference_mode():
-        trunk_map = model.detector.backbone.vision_backbone.trunk(image(0))
+        trunk_map = model.detector.backbone.vision_backbone.trunk.encode(image(0))
         found, expected = parts.TrackerNeck(model)(trunk_map), encode_image(model, image(0))
     wanted = (expected.high_res_0, expected.high_res_1, expected.features)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))

@@ -13,6 +13,7 @@ from samonnx.passes import graph_statistics, run_passes
 from samonnx.passes.evaluation import run_model
 from samonnx.passes.lower import OPENVINO_PASSES
 from samonnx.passes.lower.openvino import LowerOpenvino
+from samonnx.passes.sink_value_projection import SinkValueProjection
 from tests.passes.attention_oracle import TOLERANCE, largest_error, random_feeds, reference, typed
 from tests.passes.graph_text import body_of, model_of
 
@@ -92,7 +93,7 @@ def test_the_pipeline_is_of_the_standard_domain_and_keeps_the_numbers() -> None:
     feeds["m"] = np.where(feeds["m"] > 0.5, np.float32(-1e30), np.float32(0))
     wanted = reference(model, feeds)
     before = graph_statistics(model).flops
-    run_passes(model, OPENVINO_PASSES)
+    run_passes(model, (SinkValueProjection(), *OPENVINO_PASSES))
     assert {node.domain for node in model.graph} == {""}
     assert operators(model).count("Softmax") == 2
     assert "Attention" not in operators(model)
