@@ -29,10 +29,10 @@ PROBES = {
 }
 ROUNDING_MARGIN = 1.5
 """The reference file carries float32 rounding of about the measured size, of another CPU."""
-WELL_CONDITIONED = 1e-4
-"""Frames on which the encoder's rounding moves the original's masks by less than this."""
+ENCODER_MARGIN = 10
+"""Float32 kernels of another CPU or engine may round that much worse than those that the rounding was measured with."""
 WIRING = 2e-2
-"""On the other frames rounding moves the maps by up to 3e-3, a wrong layer by 1e-1."""
+"""Rounding moves the encoder's maps by up to 3e-3, a wrong layer by 1e-1."""
 
 
 @pytest.mark.full_size
@@ -45,8 +45,8 @@ def test_the_graph_gives_the_originals_tensors_at_every_frame(
 ) -> None:
     """Every tensor within 1e-4 of the reference tensor's largest magnitude, or within what float32 rounding of the
     image encoder alone does to the original network at that frame (measured: `measure_rounding`,
-    `golden/…/rounding_*.json`), whichever is larger. The graph's encoder is within 1e-4 of the encoder in float64 where
-    that rounding is small."""
+    `golden/…/rounding_*.json`), whichever is larger. The graph's encoder is within 1e-4 of the encoder in float64, or
+    within ten times the frame's largest rounding, whichever is larger."""
     model = cast(EfficientSAM3, build_model(load_recipe(RECIPE, [f"weights.seed={seed}"])).module)
     rounding = json.loads((GOLDEN / f"rounding_{clip}.json").read_text())
     figures = clip_figures(full_size(seed, *programs), model, GOLDEN / f"{clip}.npz", target, PROBES)
@@ -54,7 +54,7 @@ def test_the_graph_gives_the_originals_tensors_at_every_frame(
         allowed = max(TOLERANCE, ROUNDING_MARGIN * rounding[frame].get(re.sub(r"_s\d+$", "", name), 0.0))
         assert error <= allowed, f"frame {frame}: {name} is off by {error:.1e}, allowed {allowed:.1e}"
     for (frame, name), error in figures.encoder.items():
-        allowed = TOLERANCE if rounding[frame]["low_res_masks"] < WELL_CONDITIONED else WIRING
+        allowed = min(WIRING, max(TOLERANCE, ENCODER_MARGIN * max(rounding[frame].values())))
         assert error <= allowed, f"frame {frame}: the encoder's {name} is off by {error:.1e}, allowed {allowed:.1e}"
     assert figures.largest["memory_prompt_pos"] <= POSITION_TOLERANCE
     assert figures.largest["object_pointer_pos"] <= POSITION_TOLERANCE
