@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import numpy as np
 import onnx_ir as ir
 
@@ -51,8 +53,9 @@ def is_fill(array: Array) -> bool:
     if array.size == 0:
         return False
     rows = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8)
-    # Most constants differ early; looking at a few saves scanning the large ones.
-    return bool((rows[:64] == rows[0]).all() and (rows == rows[0]).all())
+    # Looking at a few places saves scanning most of the large ones.
+    few = rows[:: max(1, len(rows) // 64)]
+    return bool((few == rows[0]).all() and (rows == rows[0]).all())
 
 
 def uniform_scalar(value: ir.Value | None) -> Array | None:
@@ -78,13 +81,18 @@ def uniform_scalar(value: ir.Value | None) -> Array | None:
 
 def taken_names(graph: ir.Graph) -> set[str]:
     """What the values and nodes of `graph` are called."""
-    taken = set(graph.initializers) | {value.name or "" for value in graph.inputs} | {node.name or "" for node in graph}
-    return taken | {output.name or "" for node in graph for output in node.outputs}
+    taken = {value.name or "" for value in graph.inputs}
+    taken.update(graph.initializers)
+    for node in graph:  # one walk: graphs are large, and this is asked for often
+        taken.add(node.name or "")
+        taken.update(output.name or "" for output in node.outputs)
+    return taken
 
 
-def unused_name(graph: ir.Graph, wish: str) -> str:
-    """`wish`, or `wish_1`, `wish_2`, … : the first that no value and no node of `graph` carries."""
-    taken = taken_names(graph)
+def unused_name(graph: ir.Graph, wish: str, taken: Set[str] | None = None) -> str:
+    """`wish`, or `wish_1`, `wish_2`, … : the first that no value and no node of `graph` carries; `taken` is what
+    `taken_names` gave, for who asks often."""
+    taken = taken_names(graph) if taken is None else taken
     name, count = wish, 0
     while name in taken:
         count += 1
@@ -92,9 +100,9 @@ def unused_name(graph: ir.Graph, wish: str) -> str:
     return name
 
 
-def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A new initialiser; `name` is made unique with a suffix."""
-    tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=unused_name(graph, name))
+def add_initializer(graph: ir.Graph, name: str, array: Array, taken: Set[str] | None = None) -> ir.Value:
+    """A new initialiser; `name` is made unique with a suffix (`taken`: see `unused_name`)."""
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=unused_name(graph, name, taken))
     value = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
     value.const_value = tensor
     graph.register_initializer(value)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from samonnx.passes.graph_values import add_initializer, taken_names
+from samonnx.passes.graph_values import add_initializer, taken_names, unused_name
 from samonnx.passes.interface import Array
 
 __all__ = ["NodeBuilder"]
@@ -32,7 +32,8 @@ class NodeBuilder:
         """An initialiser; `what` says what it is for."""
         key = (array.dtype.name, array.tobytes(), array.shape)
         if key not in self._constants:
-            self._constants[key] = add_initializer(self._graph, f"{self._name}/{what}", array)
+            name = self._unused(f"{self._name}/{what}")
+            self._constants[key] = add_initializer(self._graph, name, array, taken=frozenset())
         return self._constants[key]
 
     def integers(self, what: str, *elements: int) -> ir.Value:
@@ -59,9 +60,6 @@ class NodeBuilder:
         """`wish`, or `wish_1`, `wish_2`, … The graph's names are looked up once a builder: graphs are large."""
         if self._taken is None:
             self._taken = taken_names(self._graph)
-        name, count = wish, 0
-        while name in self._taken:
-            count += 1
-            name = f"{wish}_{count}"
+        name = unused_name(self._graph, wish, self._taken)
         self._taken.add(name)
         return name

@@ -62,15 +62,33 @@ def infer_shapes(model: ir.Model, *, forget: bool = False) -> bool:
 
 def _without_large_data(model: ir.Model) -> onnx.ModelProto:
     """The model as a proto in which large initialisers have become inputs of the same type and shape."""
-    bare = model.clone()
-    graph = bare.graph
-    for name, value in list(graph.initializers.items()):
+    graph = model.graph
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in {**graph.opset_imports, **model.opset_imports}.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
+    to = proto.graph
+    to.name = graph.name or "graph"
+    for value in graph.inputs:
+        ir.serde.serialize_value_into(to.input.add(), value)
+    for value in graph.outputs:
+        ir.serde.serialize_value_into(to.output.add(), value)
+    for name, value in graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes > _DATA_BYTES:
-            if tensor is not None:
-                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-            del graph.initializers[name]
-            value.const_value = None
-            if not value.is_graph_input():
-                graph.inputs.append(value)
-    return ir.serde.serialize_model(bare)
+        if tensor is not None and tensor.nbytes <= _DATA_BYTES:
+            to.initializer.append(ir.serde.serialize_tensor(tensor))
+            to.initializer[-1].name = name
+        elif not value.is_graph_input():
+            known = value if tensor is None else _bare(name, tensor)
+            ir.serde.serialize_value_into(to.input.add(), known)
+    for node in graph:
+        ir.serde.serialize_node_into(to.node.add(), node)
+        for value in node.outputs:
+            if not value.is_graph_output() and (value.shape is not None or value.type is not None):
+                ir.serde.serialize_value_into(to.value_info.add(), value)
+    return proto
+
+
+def _bare(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A value of `tensor`'s type and shape, without its data."""
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))

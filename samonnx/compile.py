@@ -350,7 +350,7 @@ def _arguments() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="P",
-        help="segment, track, track@first, track@2, …; repeatable (default: all of the recipe)",
+        help="segment, track, track@first, track@3, …; repeatable (default: all of the recipe)",
     )
     parser.add_argument("--verify-each", action="store_true", help="compare the numbers before and after every pass")
     parser.add_argument("--dump-after", metavar="PASS", help="write PASS.onnx into this folder after PASS has run")

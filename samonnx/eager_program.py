@@ -62,6 +62,8 @@ def _filled_slots(component: Component, inputs: Mapping[str, Tensor], valid: Map
     for name, tensor in inputs.items():
         for axis, symbol in component.symbolic.get(name, {}).items():
             kept = valid[symbol].nonzero()[:, 0]
+            if len(kept) == tensor.shape[axis]:
+                continue  # the same object, so that its result is found again
             tensor = tensor.index_select(axis, kept if len(kept) else torch.zeros(1, dtype=torch.int64))
         found.append(tensor)
     return found

@@ -124,17 +124,17 @@ class TrackSpec(_Spec):
 
     filled: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_rising)] | None = None
     """Numbers of slots k for which a graph `track@k` is made that attends to the first k slots only, for early frames;
-    rising, below conditioning_slots + recent_slots. []: none; null: the powers of two from 2 (2 and 4 of 7 slots)."""
+    rising, below conditioning_slots + recent_slots. []: none; null: half of the slots, rounded down (3 of 7)."""
 
     def filled_of(self, slots: int) -> tuple[int, ...]:
         """`filled` for a bank of so many slots, null resolved.
 
-        Of two graphs for 7 slots, those for 2 and 4 leave the six frames after the first 26 slots to attend to, of 42
-        in full and of 21 at best; a third one for 1 slot would save 1 more.
+        The six frames after the first attend to 42 slots with `track` alone for a bank of 7; 30 with one more graph, for
+        3 or for 4 slots; 26 with two, for 2 and 4; 21 at best. Each graph costs time to compile and to load.
         """
         if self.filled is not None:
             return self.filled
-        return tuple(2**power for power in range(1, slots.bit_length()) if 2**power < slots)
+        return (slots // 2,) if slots > 1 else ()
 
 
 class DetectionSpec(_Spec):

@@ -38,6 +38,7 @@ class ProgramVerifier:
         self._image = torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size))
         self._tokens = _tokens(model.detector.sizes.context_length)
         self._examples: dict[str, Tensor] = {}
+        self._propagation: dict[tuple[Port, ...], dict[str, Tensor]] = {}
         self._trunk_maps: list[Tensor] = []
 
     def verify(self, graph: ir.Model, program: Program, open_graph: OpenGraph = GraphSession) -> tuple[Comparison, ...]:
@@ -66,16 +67,19 @@ class ProgramVerifier:
         if "text_features" in names:
             ready |= self._eager.values(encode_text_program(self._model), {"token_ids": self._tokens})
         if program.bank:
-            ready |= {
-                name: torch.from_numpy(array)
-                for name, array in propagation_feeds(program.inputs).items()
-                if name not in ready
-            }
+            ready = self._propagated(program.inputs) | ready
         for port in program.inputs:
             if port.name.startswith("prompt_") and port.name not in self._examples:
                 self._examples[port.name] = torch.from_numpy(_example(port))
         ready |= self._examples
         return {name: ready[name] for name in names}
+
+    def _propagated(self, ports: tuple[Port, ...]) -> dict[str, Tensor]:
+        """Inputs of a propagated frame, the same tensors for every target."""
+        if ports not in self._propagation:
+            feeds = propagation_feeds(ports)
+            self._propagation[ports] = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        return self._propagation[ports]
 
     def _encoded(self, trunk_map: Tensor | None = None) -> dict[str, Tensor]:
         """Eager values of `encode_image`, from `trunk_map` if it is given."""

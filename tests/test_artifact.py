@@ -22,7 +22,7 @@ from tests.tiny_model import tiny_model, tiny_recipe
 Artifacts = Callable[..., Path]
 PROGRAMS = (
     *("encode_text", "encode_image", "ground", "segment"),
-    *("track", "track@first", "track@2", "track@4", "step"),
+    *("track", "track@first", "track@3", "step"),
 )
 TARGETS = ("onnx", "ort-cpu")
 OTHER_FLOATS = (onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)

@@ -63,7 +63,7 @@ def test_list_passes_names_every_pass_with_its_promise(capsys: pytest.CaptureFix
         (
             ["--program", "segmant"],
             "--program segmant: this recipe has no such program; it has: encode_text, encode_image, ground, segment, "
-            "track, track@first, track@2, track@4, step",
+            "track, track@first, track@3, step",
         ),
         (["--set", "memory.recent_slots=7"], "memory.recent_slots: 7 found, at most 6 allowed"),
         (["--set", "model.args.backbone=repvit_m9"], "unknown backbone 'repvit_m9'; known: repvit_m0_9"),
