@@ -19,7 +19,8 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from samonnx.compile import bind_components, trace_components
+from samonnx.compile import bind_components
+from samonnx.component_tracer import trace_components
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.optimize import lower, optimize

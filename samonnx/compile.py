@@ -24,10 +24,11 @@ from rich.table import Table
 
 from samonnx.build_model import build_model
 from samonnx.compile_summary import Figures, Reports, print_summary
+from samonnx.component_tracer import ComponentTracer
 from samonnx.describe import describe
 from samonnx.emit import emit
 from samonnx.engines import open_graph_for, verifying_engine
-from samonnx.errors import SamonnxError
+from samonnx.errors import SamonnxError, VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
@@ -43,19 +44,16 @@ from samonnx.passes.unroll_memory import UnrollMemory
 from samonnx.programs.program import Component, Program, Specialisation
 from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import Recipe, load_recipe
-from samonnx.trace import TracedComponent, parameter_names, trace
-from samonnx.verify import Comparison, check_structure, component_check, require
+from samonnx.runtime.manifest import Manifest
+from samonnx.trace import TracedComponent
+from samonnx.verify import Comparison, check_structure, require
 from samonnx.verify_clip import EagerSteps, eager_maps, propagation_feeds, verify_clip
 from samonnx.verify_program import ProgramVerifier
 
-__all__ = ["CompileOptions", "bind_components", "compile_recipe", "main", "trace_components"]
+__all__ = ["CompileOptions", "bind_components", "compile_recipe", "main"]
 
 Graphs = dict[str, dict[str, ir.Model]]
 """Program name → target → graph."""
-
-COMPONENT_TOLERANCE = 1e-4
-"""Of the largest magnitude: float32 rounding of the deepest component stays ten times below, a forgotten term ten
-times above."""
 
 
 @dataclass(frozen=True)
@@ -91,33 +89,6 @@ class _Road:
                 f"  [green]done[/] {self.name:<58} {time.perf_counter() - self.start:6.1f} s", highlight=False
             )
         self.name = ""
-
-
-def trace_components(
-    components: Iterable[Component], model: torch.nn.Module, tolerance: float | None = COMPONENT_TOLERANCE
-) -> dict[str, TracedComponent]:
-    """Trace each component, verified against its module unless `tolerance` is None. Of components that share their
-    name, as those of programs that share them do, the first is traced; those that share their module and differ in
-    their bindings get copies of one trace."""
-    names = parameter_names(model)
-    traced: dict[str, TracedComponent] = {}
-    by_module: dict[int, TracedComponent] = {}
-    # Tracing is Python on one core; ONNX Runtime checks the last component on the other.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        checks = []
-        for component in components:
-            if component.name in traced:
-                continue
-            if id(component.module) in by_module:
-                known = by_module[id(component.module)]
-                traced[component.name] = TracedComponent(component.name, known.model.clone())
-                continue
-            traced[component.name] = by_module[id(component.module)] = one = trace(component, names)
-            if tolerance is not None:
-                checks.append(pool.submit(component_check(component, one, tolerance)))
-        for check in checks:
-            require(check.result())
-    return traced
 
 
 def bind_components(
@@ -156,34 +127,45 @@ def compile_recipe(
         built = build_model(recipe, options.checkpoint)
         model = cast(EfficientSAM3, built.module)
         programs, wanted = _wanted(recipe_programs(model, recipe), options.programs)
-        components = [component for program in programs for component in program.components_of(wanted)]
-        road.step(f"trace {len({part.name for part in components})} components, check each against its module")
-        traced = trace_components(components, model)
-        road.step("unroll the memory, fold constants in each component")
-        reports = bind_components(components, traced, _observers(options, components))
+        reports: Reports = []
         graphs: Graphs = {}
         figures: Figures = []
         verifier = _Verifier(recipe, model)
-        # Linking and passes are Python on one core; the engines verify the last program on the other.
+        # Tracing, linking and passes are Python on one core; the engines verify what is done on the other.
         with ThreadPoolExecutor(max_workers=1) as pool:
+            tracer = ComponentTracer(model, pool, programs=[program.name for program in programs])
             verified: list[tuple[str, str, Future[Figures]]] = []
+
+            def manifest() -> Manifest:
+                tracer.require()
+                for name, target, future in verified:
+                    road.step(f"{name}: verify target {target} in {verifying_engine(target)}")
+                    try:
+                        figures.extend(future.result())
+                    except VerificationError as error:
+                        raise tracer.explained(error) from error
+                road.step(f"put {output} in place")
+                return describe(recipe, built, programs, graphs, figures)
+
             try:
                 for program in programs:
+                    fresh = tracer.unknown(program.components_of(wanted))
+                    if fresh:
+                        road.step(f"{program.name}: trace {len(fresh)} components, unroll the memory, fold constants")
+                        tracer.trace(fresh)
+                        reports += bind_components(fresh, tracer.traced, _observers(options, fresh))
                     road.step(f"{program.name}: link, passes")
                     observers = _observers(options, program.components, program)
-                    made, done = _optimized(program, traced, wanted, targets, observers)
+                    made, done = _optimized(program, tracer.traced, wanted, targets, observers)
                     reports += done
                     graphs |= made
                     for target in targets:
                         by_name = {name: by_target[target] for name, by_target in made.items()}
                         verified.append((program.name, target, pool.submit(verifier.verify, by_name, target, program)))
-                for name, target, future in verified:
-                    road.step(f"{name}: verify target {target} in {verifying_engine(target)}")
-                    figures += future.result()
+                road.step(f"write {output}, beside the verification")
+                emit(graphs, describe(recipe, built, programs, graphs, ()), output, manifest)
             finally:
                 pool.shutdown(cancel_futures=True)
-        road.step(f"emit {output}")
-        emit(graphs, describe(recipe, built, programs, graphs, figures), output)
         road.finish()
     print_summary(console, built.pins, built.weights, reports, figures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from samonnx.eager_lock import EAGER_LOCK
 from samonnx.programs.program import Component, Program
 
 __all__ = ["EagerRun"]
@@ -50,7 +51,7 @@ class EagerRun:
     def _run(self, component: Component, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         key = (component.name, tuple(id(tensor) for tensor in inputs))
         if key not in self._results:
-            with torch.inference_mode():
+            with EAGER_LOCK, torch.inference_mode():
                 returned = component.module(*inputs)
             self._results[key] = returned if isinstance(returned, tuple) else (returned,)
             self._inputs += inputs

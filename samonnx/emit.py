@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,13 +44,13 @@ class _Plan:
     """Everything that will be in the folder."""
 
     layout: WeightsLayout
-    texts: Mapping[str, bytes]
-    """File name → content, for all files but the weights."""
+    graphs: Mapping[str, bytes]
+    """File name → content."""
     manifest: Manifest
 
     @property
     def size(self) -> int:
-        return self.layout.size + sum(len(content) for content in self.texts.values())
+        return self.layout.size + sum(len(content) for content in self.graphs.values())
 
 
 def graph_file_name(program: str, target: str) -> str:
@@ -58,11 +58,15 @@ def graph_file_name(program: str, target: str) -> str:
     return f"{program}.onnx" if target == "onnx" else f"{program}.{target}.onnx"
 
 
-def emit(programs: Programs, manifest: Manifest, directory: Path) -> Manifest:
+def emit(
+    programs: Programs, manifest: Manifest, directory: Path, verified: Callable[[], Manifest] | None = None
+) -> Manifest:
     """Write the artifact folder `directory`, in the place of an earlier artifact if there is one.
 
     `manifest` describes the programs; the files' names and the size of the weights file are filled in here. Returns
-    the manifest as written. The models are not changed. Raises EmitError when manifest and models contradict each
+    the manifest as written. `verified` is asked for the manifest once graphs and weights are on disk, beside the
+    earlier artifact: so verification may go on while they are written, and if it raises, nothing is put in place. The
+    models are not changed. Raises EmitError when manifest and models contradict each
     other, when `directory` holds something else than an artifact, when a written graph fails the ONNX checker;
     FolderError (also a SamonnxError) when the disk is full. Whatever is raised, KeyboardInterrupt included, an
     earlier artifact is whole and no other file is left.
@@ -73,10 +77,15 @@ def emit(programs: Programs, manifest: Manifest, directory: Path) -> Manifest:
     plan = _plan(programs, manifest)
     with exchanged_folder(directory, plan.size + _OVERHEAD) as partial:
         plan.layout.write(partial / WEIGHTS_NAME)
-        for name, content in plan.texts.items():
+        for name, content in plan.graphs.items():
             _write(partial / name, content)
         _check_written(partial, plan)
-    return plan.manifest
+        last = plan.manifest
+        if verified is not None:
+            last = _completed(verified(), programs, plan.layout)
+            _check_described(programs, last)
+        _write(partial / MANIFEST_NAME, last.to_json().encode())
+    return last
 
 
 def _plan(programs: Programs, manifest: Manifest) -> _Plan:
@@ -87,16 +96,20 @@ def _plan(programs: Programs, manifest: Manifest) -> _Plan:
     }
     layout = lay_out(pair for clone in clones.values() for pair in external_tensors(clone))
     graphs = {name: serialized(clone, layout) for name, clone in clones.items()}
+    return _Plan(layout, graphs, _completed(manifest, programs, layout))
+
+
+def _completed(manifest: Manifest, programs: Programs, layout: WeightsLayout) -> Manifest:
+    """With the names of the files and the size of the weights."""
     files = {
         program: {target: graph_file_name(program, target) for target in sorted(targets)}
         for program, targets in programs.items()
     }
-    complete = replace(
+    return replace(
         manifest,
         weights=replace(manifest.weights, file=WEIGHTS_NAME, bytes=layout.size),
         programs=tuple(replace(program, files=files[program.name]) for program in manifest.programs),
     )
-    return _Plan(layout, {**graphs, MANIFEST_NAME: complete.to_json().encode()}, complete)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -108,17 +121,16 @@ def _write(path: Path, content: bytes) -> None:
 
 def _check_written(folder: Path, plan: _Plan) -> None:
     """What is on disk is what was planned, and every graph, with the weights it refers to, passes the checker."""
-    sizes = {WEIGHTS_NAME: plan.layout.size} | {name: len(content) for name, content in plan.texts.items()}
+    sizes = {WEIGHTS_NAME: plan.layout.size} | {name: len(content) for name, content in plan.graphs.items()}
     for name, size in sizes.items():
         found = (folder / name).stat().st_size
         if found != size:
             raise EmitError(f"{name} has {found:,} bytes on disk, {size:,} were written; check the disk")
-    for name in plan.texts:
-        if name.endswith(".onnx"):
-            try:
-                onnx.checker.check_model(str(folder / name), full_check=False)
-            except onnx.checker.ValidationError as error:
-                raise EmitError(f"{name} fails the ONNX checker, so nothing was put in place: {error}") from error
+    for name in plan.graphs:
+        try:
+            onnx.checker.check_model(str(folder / name), full_check=False)
+        except onnx.checker.ValidationError as error:
+            raise EmitError(f"{name} fails the ONNX checker, so nothing was put in place: {error}") from error
 
 
 def _check_replaceable(directory: Path) -> None:

@@ -129,8 +129,8 @@ class TrackSpec(_Spec):
     def filled_of(self, slots: int) -> tuple[int, ...]:
         """`filled` for a bank of so many slots, null resolved.
 
-        The six frames after the first attend to 42 slots with `track` alone for a bank of 7; 30 with one more graph, for
-        3 or for 4 slots; 26 with two, for 2 and 4; 21 at best. Each graph costs time to compile and to load.
+        With a bank of 7, the six frames after the first attend to 42 slots by `track` alone, to 30 with one more graph,
+        for 3 or for 4 slots, to 26 with two, for 2 and 4, to 21 at best. Each graph costs time to compile and to load.
         """
         if self.filled is not None:
             return self.filled

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 from torch import nn
 
+from samonnx.eager_lock import EAGER_LOCK
 from samonnx.errors import SamonnxError
 from samonnx.programs.program import Component
 from samonnx.translations import TRANSLATIONS
@@ -48,9 +49,10 @@ def parameter_names(root: nn.Module) -> Mapping[int, str]:
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """The exporter prints progress and warns of packages that are not installed; its exceptions still come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with (
             warnings.catch_warnings(),
@@ -60,7 +62,8 @@ def quiet_exporter() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _dynamic_shapes(component: Component) -> dict[str, dict[int, torch.export.Dim] | None] | None:
@@ -91,7 +94,7 @@ def trace(component: Component, names: Mapping[int, str] | None = None) -> Trace
     # torch.export takes one tensor passed twice for one input
     inputs = tuple(tensor.clone() for tensor in component.inputs.values())
     try:
-        with quiet_exporter(), torch.no_grad(), set_aside(component.module, inputs):
+        with EAGER_LOCK, quiet_exporter(), torch.no_grad(), set_aside(component.module, inputs):
             exported = torch.onnx.export(
                 component.module,
                 inputs,
@@ -105,10 +108,10 @@ def trace(component: Component, names: Mapping[int, str] | None = None) -> Trace
                 # The exporter's own rewriting takes a third of its time and drops small constants: see `_tidy`.
                 optimize=False,
             )
+            assert exported is not None
+            model = _tidy(exported.model)
     except Exception as error:
         raise TraceError(_explain(component, error)) from error
-    assert exported is not None
-    model = _tidy(exported.model)
     for ident, own in parameter_names(component.module).items():
         if names is not None and ident in names and own in model.graph.initializers:
             _rename_initializer(model.graph, own, names[ident])
@@ -122,7 +125,6 @@ def _tidy(model: ir.Model) -> ir.Model:
     fold_constants(model)
     for pass_ in (
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(),

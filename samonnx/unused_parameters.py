@@ -57,8 +57,10 @@ def set_aside(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[None]:
     used = used_tensors(module, inputs)
     moved: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []
     try:
-        for part in module.modules() if used is not None else ():
+        for part in module.modules():
             for store in (part._parameters, part._buffers):
+                if used is None:
+                    continue
                 unused = {name: one for name, one in store.items() if one is not None and id(one) not in used}
                 if unused:
                     moved.append((part, store, dict(store)))

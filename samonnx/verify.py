@@ -111,10 +111,11 @@ def check_structure(model: ir.Model, name: str, target: str) -> None:
         with (Path(folder) / WEIGHTS_NAME).open("wb") as weights:
             weights.truncate(size)  # the checker wants to see a file; it does not read it
         try:
-            onnx.checker.check_model(str(path), full_check=True)
-            # Shapes never depend on the weights, so they need not be read.
+            onnx.checker.check_model(str(path))
+            # The rest of the full check, with shape data on top. Shapes never depend on the weights, so they need not
+            # be read.
             bare = onnx.load(str(path), load_external_data=False)
-            onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+            onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise VerificationError(f"{name} for target {target!r} fails the ONNX checker: {error}") from error
 

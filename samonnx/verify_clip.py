@@ -24,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from samonnx.eager_lock import EAGER_LOCK
 from samonnx.engines import OpenGraph, RunnableGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
@@ -106,7 +107,7 @@ def propagation_feeds(ports: Sequence[Port], seed: int = 0) -> dict[str, Array]:
 
 def eager_maps(model: EfficientSAM3) -> ImageFeatures:
     """The eager image encoder's maps of the clip's frame 0."""
-    with torch.inference_mode():
+    with EAGER_LOCK, torch.inference_mode():
         return encode_image(model, torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size)))
 
 
@@ -160,7 +161,8 @@ def verify_clip(
                 if seen not in known:
                     for records in (tracker.conditioning, tracker.others):
                         records.pop(t, None)  # another graph's, of the same frame
-                    known[seen] = tracker.step(t, image, prompt)
+                    with EAGER_LOCK:
+                        known[seen] = tracker.step(t, image, prompt)
                 record = known[seen]
                 tracker.remember(t, record, prompt)
                 history = seen
@@ -191,7 +193,8 @@ def _features(model: EfficientSAM3, found: Mapping[str, Array], image: Array) ->
     """The graph's own maps; the eager encoder's if a pass has folded one of them away."""
     if all(probe in found for probe in _PROBES.values()):
         return ImageFeatures(*(torch.from_numpy(found[_PROBES[name]]) for name in FEATURES))
-    return encode_image(model, torch.from_numpy(image))
+    with EAGER_LOCK:
+        return encode_image(model, torch.from_numpy(image))
 
 
 def _compare_encoder(found: ImageFeatures, expected: ImageFeatures) -> list[Comparison]:

@@ -79,7 +79,7 @@ def test_a_wrong_option_is_an_error_that_names_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(samonnx.compile, "trace_components", lambda *_: pytest.fail("too late: tracing has begun"))
+    monkeypatch.setattr(samonnx.compile, "ComponentTracer", lambda *_: pytest.fail("too late: tracing has begun"))
     assert main([str(TINY), "--output", str(tmp_path / "out"), *arguments]) == ExitCode.ERROR
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())

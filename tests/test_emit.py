@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from samonnx import emit as emit_module
 from samonnx.emit import EmitError, emit, graph_file_name
-from samonnx.errors import SamonnxError
-from samonnx.runtime.manifest import Manifest
+from samonnx.errors import SamonnxError, VerificationError
+from samonnx.runtime.manifest import Manifest, VerificationInfo
 from samonnx.runtime.session import Session
 from samonnx.weights_file import WeightsLayout
 from tests.tiny_artifact import emit_tiny, manifest_of, track_model
@@ -41,6 +41,35 @@ def test_an_artifact_holds_graphs_weights_and_manifest(tmp_path: Path) -> None:
     assert Manifest.load(tmp_path / "tiny") == written
     assert written.weights.bytes == len(files["weights.bin"]) == 4096
     assert written.program("track").files == {"onnx": "track.onnx", "ort-cpu": "track.ort-cpu.onnx"}
+
+
+def test_the_manifest_is_asked_for_when_all_else_is_on_disk(tmp_path: Path) -> None:
+    draft = manifest_of({"track": {"onnx": track_model()}})
+    figure = VerificationInfo("track", "onnx", "masks", 1e-6, 1e-4)
+    seen: list[set[str]] = []
+
+    def verified() -> Manifest:
+        (partial,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        seen.append(set(files_of(partial)))
+        return replace(draft, verification=(figure,))
+
+    written = emit({"track": {"onnx": track_model()}}, draft, tmp_path / "tiny", verified)
+    assert seen == [{"track.onnx", "weights.bin"}]
+    assert written.verification == Manifest.load(tmp_path / "tiny").verification == (figure,)
+
+
+def test_what_the_verification_raises_leaves_the_previous_artifact_whole(tmp_path: Path) -> None:
+    emit_tiny(tmp_path / "tiny")
+    before = files_of(tmp_path / "tiny")
+
+    def failed() -> Manifest:
+        raise VerificationError("masks are off")
+
+    model = track_model()
+    with pytest.raises(VerificationError, match="masks are off"):
+        emit({"track": {"onnx": model}}, manifest_of({"track": {"onnx": model}}), tmp_path / "tiny", failed)
+    assert files_of(tmp_path / "tiny") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_file_names_tell_program_and_target() -> None:

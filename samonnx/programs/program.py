@@ -56,6 +56,9 @@ class Component:
     `symbolic` names the dimensions that stay symbolic in the trace: input name → {axis: symbol}. `bindings` and
     `validity` say how `unroll_memory` binds them afterwards: symbol → size, symbol → name of the bool input [O, size]
     that says what is filled. `integers` bounds integer inputs for comparisons: input name → (lowest, highest + 1).
+
+    `seen_in` is for large components: programs whose verification sees every value of this one at the recipe's
+    tolerance. Where one of them is compiled, the component is compared on its own only to explain a failure.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Component:
     bindings: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     validity: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     integers: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+    seen_in: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

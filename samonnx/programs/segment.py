@@ -8,6 +8,7 @@ segment       all three in one graph
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from samonnx.recipe import DetectionSpec
 
 __all__ = ["encode_image_program", "encode_text_program", "ground_program", "segment_program", "trunk_component"]
+
+DETECTING = frozenset({"ground", "segment", "step"})
+"""Programs whose results come from all components of `_grounding`."""
 
 RESULTS = ("boxes", "logits", "presence", "scores", "masks", "semantic_mask")
 
@@ -107,7 +111,8 @@ def _neck(model: EfficientSAM3) -> Component:
     names = [port.name for port in image_map_ports(model.detector.sizes)]
     trunk_map = torch.zeros(model.trunk_map_shape)
     backbone = model.detector.backbone.vision_backbone
-    return _component("detector_neck", parts.DetectorNeck(backbone), {"trunk_map": trunk_map}, *names)
+    neck = _component("detector_neck", parts.DetectorNeck(backbone), {"trunk_map": trunk_map}, *names)
+    return replace(neck, seen_in=frozenset({"encode_image"}))
 
 
 def _text(model: EfficientSAM3) -> Component:
@@ -142,6 +147,10 @@ def _grounding(model: EfficientSAM3, spec: DetectionSpec) -> tuple[Component, ..
     queries = {"queries": torch.zeros(*layers, 1, sizes.queries, sizes.hidden_dim)}
     places = {port.name: example[port.name] for port in prompt_ports(sizes, spec)}
     words = {name: example[name] for name in ("features", "text_features", "text_valid")}
+    fuse = _component("fuse", parts.Fuse(detector), {"features": example["features"]} | prompt, "memory")
+    segment = _component(
+        "segment_queries", parts.SegmentQueries(detector), memory | maps | queries | prompt, "masks", "semantic_mask"
+    )
     return (
         Component(
             "encode_prompts",
@@ -150,17 +159,11 @@ def _grounding(model: EfficientSAM3, spec: DetectionSpec) -> tuple[Component, ..
             ("prompt", "prompt_valid"),
             integers={name: (-1, 2) for name in places if name.endswith("_labels")},
         ),
-        _component("fuse", parts.Fuse(detector), {"features": example["features"]} | prompt, "memory"),
+        replace(fuse, seen_in=DETECTING),
         _component(
             "decode", parts.Decode(detector), memory | prompt, "queries", "boxes", "logits", "presence", "scores"
         ),
-        _component(
-            "segment_queries",
-            parts.SegmentQueries(detector),
-            memory | maps | queries | prompt,
-            "masks",
-            "semantic_mask",
-        ),
+        replace(segment, seen_in=DETECTING),
     )
 
 

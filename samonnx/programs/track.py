@@ -182,14 +182,16 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
         },
         bindings={"memory_slots": memory.slots, "pointer_tokens": pointer_tokens},
         validity={"memory_slots": "memory_valid", "pointer_tokens": "pointer_valid"},
+        seen_in=frozenset({"track", "step"}),
     )
     components = (
         trunk_component(model),
-        component(
+        Component(
             "tracker_neck",
-            parts.TrackerNeck(model),
+            parts.TrackerNeck(model).eval(),
             {"trunk_map": torch.zeros(model.trunk_map_shape)},
             ("high_res_0", "high_res_1", "features"),
+            seen_in=frozenset({"step"}),  # `track` is compared behind these maps
         ),
         read_bank("read_bank"),
         attend_memory,
