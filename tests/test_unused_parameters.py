@@ -34,7 +34,7 @@ class ReadsNothingOf(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.ones(3))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.ones(3))
         self.table = nn.Parameter(torch.ones(7, 3))
 
     def forward(self, x: Tensor) -> Tensor:
