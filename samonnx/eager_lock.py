@@ -11,4 +11,4 @@ import threading
 __all__ = ["EAGER_LOCK"]
 
 EAGER_LOCK = threading.RLock()
-"""Held by `trace`, and by eager runs that may happen beside it."""
+"""Held by `trace` while it exports, and by eager runs that may happen beside it."""

@@ -94,15 +94,17 @@ def trace(component: Component, names: Mapping[int, str] | None = None) -> Trace
     # torch.export takes one tensor passed twice for one input
     inputs = tuple(tensor.clone() for tensor in component.inputs.values())
     try:
-        with EAGER_LOCK, quiet_exporter(), torch.no_grad(), set_aside(component.module, inputs):
+        with quiet_exporter(), torch.no_grad():
+            shapes = _dynamic_shapes(component)
+            with EAGER_LOCK, set_aside(component.module, inputs):
+                program = torch.export.export(component.module, inputs, dynamic_shapes=shapes, strict=False)
             exported = torch.onnx.export(
-                component.module,
-                inputs,
+                program,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(component.inputs),
                 output_names=list(component.outputs),
-                dynamic_shapes=_dynamic_shapes(component),
+                dynamic_shapes=shapes,
                 custom_translation_table=dict(TRANSLATIONS),
                 verbose=False,
                 # The exporter's own rewriting takes a third of its time and drops small constants: see `_tidy`.
