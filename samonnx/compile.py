@@ -17,7 +17,6 @@ from typing import cast
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -27,13 +26,12 @@ from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.component_tracer import ComponentTracer
 from samonnx.describe import describe
 from samonnx.emit import emit
-from samonnx.engines import open_graph_for, verifying_engine
+from samonnx.engines import verifying_engine
 from samonnx.errors import SamonnxError, VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
 from samonnx.optimize import LOWERINGS, component_passes, lower, optimize, specialise
 from samonnx.passes.interface import GraphPass
 from samonnx.passes.lower import runnable
@@ -43,12 +41,12 @@ from samonnx.passes.registry import pass_by_name, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
 from samonnx.programs.program import Component, Program, Specialisation
 from samonnx.programs.recipe_programs import recipe_programs
-from samonnx.recipe import Recipe, load_recipe
+from samonnx.recipe import load_recipe
+from samonnx.road import Road
 from samonnx.runtime.manifest import Manifest
 from samonnx.trace import TracedComponent
-from samonnx.verify import Comparison, check_structure, require
-from samonnx.verify_clip import EagerSteps, eager_maps, propagation_feeds, verify_clip
-from samonnx.verify_program import ProgramVerifier
+from samonnx.verify_clip import propagation_feeds
+from samonnx.verify_recipe import RecipeVerifier
 
 __all__ = ["CompileOptions", "bind_components", "compile_recipe", "main"]
 
@@ -68,27 +66,6 @@ class CompileOptions:
     programs: tuple[str, ...] = ()
     verify_each: bool = False
     dump_after: str | None = None
-
-
-class _Road:
-    """Says where the compiler is: a line a finished step with its time, a spinner on the current one."""
-
-    def __init__(self, console: Console, progress: Progress) -> None:
-        self.console, self.progress = console, progress
-        self.task = progress.add_task("", total=None)
-        self.name, self.start = "", 0.0
-
-    def step(self, name: str) -> None:
-        self.finish()
-        self.name, self.start = name, time.perf_counter()
-        self.progress.update(self.task, description=name)
-
-    def finish(self) -> None:
-        if self.name:
-            self.console.print(
-                f"  [green]done[/] {self.name:<58} {time.perf_counter() - self.start:6.1f} s", highlight=False
-            )
-        self.name = ""
 
 
 def bind_components(
@@ -122,7 +99,7 @@ def compile_recipe(
     output = options.output or Path("dist") / recipe.name
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        road = _Road(console, progress)
+        road = Road(console, progress)
         road.step("build the module, pin its branches, fill its weights")
         built = build_model(recipe, options.checkpoint)
         model = cast(EfficientSAM3, built.module)
@@ -130,7 +107,7 @@ def compile_recipe(
         reports: Reports = []
         graphs: Graphs = {}
         figures: Figures = []
-        verifier = _Verifier(recipe, model)
+        verifier = RecipeVerifier(recipe, model)
         # Tracing, linking and passes are Python on one core; the engines verify what is done on the other.
         with ThreadPoolExecutor(max_workers=1) as pool:
             tracer = ComponentTracer(model, pool, programs=[program.name for program in programs])
@@ -174,13 +151,6 @@ def compile_recipe(
         highlight=False,
     )
     return output
-
-
-def clip_prompts(recipe: Recipe) -> dict[int, FramePrompt]:
-    """The synthetic clip's prompt: one positive click on the ellipse of frame 0, at (0.3, 0.4) of the image."""
-    size = int(cast(int, recipe.model.args.get("image_size", 1008)))
-    coords = torch.tensor([[0.3 * size, 0.4 * size]], dtype=torch.float32)
-    return {0: FramePrompt(coords, torch.tensor([1], dtype=torch.int32))}
 
 
 def _check_options(options: CompileOptions) -> None:
@@ -255,53 +225,6 @@ def _optimized(
             graphs[name][target] = lowered.model
             reports += [(f"{name}, {target}", report) for report in lowered.reports]
     return graphs, reports
-
-
-class _Verifier:
-    """Verifies the graphs of one program and target at a time, each program in its way; keeps what the eager side
-    gave."""
-
-    def __init__(self, recipe: Recipe, model: EfficientSAM3) -> None:
-        self._recipe, self._model = recipe, model
-        self._calls = ProgramVerifier(model, recipe.verify.atol)
-        self._maps: ImageFeatures | None = None
-        self._steps: EagerSteps = {}
-
-    def verify(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Figures:
-        """`graphs`: the program and its specialisations by name. Raises VerificationError."""
-        for name, graph in graphs.items():
-            check_structure(graph, name, target)
-        if program.name == "track":
-            comparisons = self._verify_clip(graphs, target, program)
-        else:
-            comparisons = [
-                Comparison(f"{name}: {one.what}", one.largest_error, one.tolerance)
-                for name, graph in graphs.items()
-                for one in self._calls.verify(graph, program, open_graph_for(target))
-            ]
-        require(comparisons)
-        figures: Figures = []
-        for comparison in comparisons:
-            name, _, what = comparison.what.partition(": ")
-            figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
-        return figures
-
-    def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
-        self._maps = self._maps or eager_maps(self._model)
-        recipe, spec = self._recipe, self._recipe.verify
-        prompts = clip_prompts(recipe)
-        return verify_clip(
-            graphs,
-            self._model,
-            program,
-            recipe.memory,
-            prompts,
-            spec.frames,
-            spec.atol,
-            self._maps,
-            open_graph_for(target),
-            self._steps,
-        )
 
 
 def _arguments() -> argparse.ArgumentParser:

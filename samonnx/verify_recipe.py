@@ -1,0 +1,75 @@
+"""Verify the programs of a recipe, each in its way: trackers over a clip, the others in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import onnx_ir as ir
+import torch
+
+from samonnx.compile_summary import Figures
+from samonnx.engines import open_graph_for
+from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
+from samonnx.programs.program import Program
+from samonnx.recipe import Recipe
+from samonnx.verify import Comparison, check_structure, require
+from samonnx.verify_clip import EagerSteps, eager_maps, verify_clip
+from samonnx.verify_program import ProgramVerifier
+
+__all__ = ["RecipeVerifier", "clip_prompts"]
+
+
+def clip_prompts(recipe: Recipe) -> dict[int, FramePrompt]:
+    """The synthetic clip's prompt: one positive click on the ellipse of frame 0, at (0.3, 0.4) of the image."""
+    size = int(cast(int, recipe.model.args.get("image_size", 1008)))
+    coords = torch.tensor([[0.3 * size, 0.4 * size]], dtype=torch.float32)
+    return {0: FramePrompt(coords, torch.tensor([1], dtype=torch.int32))}
+
+
+class RecipeVerifier:
+    """Verifies the graphs of one program and target at a time, each program in its way; keeps what the eager side
+    gave."""
+
+    def __init__(self, recipe: Recipe, model: EfficientSAM3) -> None:
+        self._recipe, self._model = recipe, model
+        self._calls = ProgramVerifier(model, recipe.verify.atol)
+        self._maps: ImageFeatures | None = None
+        self._steps: EagerSteps = {}
+
+    def verify(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Figures:
+        """`graphs`: the program and its specialisations by name. Raises VerificationError."""
+        for name, graph in graphs.items():
+            check_structure(graph, name, target)
+        if program.name == "track":
+            comparisons = self._verify_clip(graphs, target, program)
+        else:
+            comparisons = [
+                Comparison(f"{name}: {one.what}", one.largest_error, one.tolerance)
+                for name, graph in graphs.items()
+                for one in self._calls.verify(graph, program, open_graph_for(target))
+            ]
+        require(comparisons)
+        figures: Figures = []
+        for comparison in comparisons:
+            name, _, what = comparison.what.partition(": ")
+            figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
+        return figures
+
+    def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
+        self._maps = self._maps or eager_maps(self._model)
+        recipe, spec = self._recipe, self._recipe.verify
+        prompts = clip_prompts(recipe)
+        return verify_clip(
+            graphs,
+            self._model,
+            program,
+            recipe.memory,
+            prompts,
+            spec.frames,
+            spec.atol,
+            self._maps,
+            open_graph_for(target),
+            self._steps,
+        )
