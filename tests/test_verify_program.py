@@ -95,7 +95,7 @@ def row(index: int) -> Change:
     ("program", "weight", "change", "wrong"),
     [
         ("encode_text", f"{TEXT}.projector.bias", row(3), {"text_features"}),
-        ("encode_image", f"{NECK}.trunk.model.head.0.weight", np.negative, {"trunk map"}),
+        ("encode_image", f"{NECK}.trunk.model.head.3.weight", np.negative, {"trunk map"}),
         ("encode_image", f"{NECK}.convs.2.conv_3x3.bias", row(3), {"features"}),
         ("ground", "detector.geometry_encoder.label_embed.weight", row(0), DETECTIONS),
         ("ground", "detector.geometry_encoder.label_embed.weight", row(1), DETECTIONS),
