@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from torch import nn
+from torch import Tensor, nn
 
 from samonnx.errors import SamonnxError
 from samonnx.models.detector import Detector, DetectorSizes
 from samonnx.models.feature_pyramid import VisionBackbone
-from samonnx.models.sam3_tracker import Tracker, TrackerSizes
+from samonnx.models.sam3_tracker import Sam3Tracker
 from samonnx.models.text_encoders import build_language_backbone
+from samonnx.models.tracker import TrackerSizes
 from samonnx.models.trunks import build_trunk
 
 __all__ = ["EfficientSAM3", "build"]
@@ -43,7 +44,7 @@ class EfficientSAM3(nn.Module):
         }
     )
 
-    def __init__(self, detector: Detector, tracker: Tracker, trunk_dim: int) -> None:
+    def __init__(self, detector: Detector, tracker: Sam3Tracker, trunk_dim: int) -> None:
         super().__init__()
         self.detector = detector
         self.tracker = tracker
@@ -54,6 +55,13 @@ class EfficientSAM3(nn.Module):
         """Of what the trunk encodes an image to, before it is enlarged to the grid."""
         side = self.detector.backbone.vision_backbone.trunk.map_side(self.tracker.sizes.image_size)
         return 1, self._trunk_dim, side, side
+
+    def tracker_levels(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image f32 [1, 3, S, S], normalised → the tracker's feature maps, f32 [1, D, 4h, 4w], [1, D, 2h, 2w], [1, D,
+        h, w]."""
+        backbone = self.detector.backbone.vision_backbone
+        level_0, level_1, level_2 = backbone.tracker_maps(backbone.trunk(image))
+        return level_0, level_1, level_2
 
 
 def build(
@@ -79,7 +87,7 @@ def build(
     and numbers scale the architecture down for tests. `mask_prompts` adds an encoder for masks given to the detector,
     which no released checkpoint has. Raises SamonnxError for unknown names and sizes that do not fit.
     """
-    tracker = Tracker(
+    tracker = Sam3Tracker(
         TrackerSizes(image_size=image_size, hidden_dim=hidden_dim, memory_dim=memory_dim, ffn_dim=ffn_dim)
     )
     for name, value in {"queries": queries, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers}.items():

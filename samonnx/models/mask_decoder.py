@@ -46,7 +46,8 @@ class MaskChoice:
 
 
 class MaskDecoder(nn.Module):
-    """Image embedding + prompts → `DecodedMasks`; `choose` applies the multimask rules."""
+    """Image embedding + prompts → `DecodedMasks`; `choose` applies the multimask rules. `numbered_mlp`: see
+    `TwoWayBlock`."""
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint("stability_fallback", (True, False), "an unstable single mask is replaced by the best candidate"),
@@ -55,10 +56,10 @@ class MaskDecoder(nn.Module):
         ),
     )
 
-    def __init__(self, channels: int, hidden: int, heads: int = 8) -> None:
+    def __init__(self, channels: int, hidden: int, heads: int = 8, numbered_mlp: bool = False) -> None:
         super().__init__()
         declare(self)
-        self.transformer = TwoWayTransformer(channels, heads, hidden)
+        self.transformer = TwoWayTransformer(channels, heads, hidden, numbered_mlp=numbered_mlp)
         self.iou_token = nn.Embedding(1, channels)
         self.mask_tokens = nn.Embedding(4, channels)
         self.obj_score_token = nn.Embedding(1, channels)
@@ -112,11 +113,15 @@ class MaskDecoder(nn.Module):
             logits, self.iou_prediction_head(tokens[:, 1]), mask_tokens, self.pred_obj_score_head(tokens[:, 0])
         )
 
-    def choose(self, decoded: DecodedMasks, multimask: Tensor) -> MaskChoice:
+    def choose(self, decoded: DecodedMasks, multimask: Tensor, preferred: Tensor | None = None) -> MaskChoice:
         """`multimask` bool [O]: take the candidate with the largest IoU (first on ties); else the single mask, or,
         where its stability |logit > 0.05| / |logit > -0.05| is under 0.98, the best candidate after all, with the
-        single mask's token."""
+        single mask's token.
+
+        `preferred` i32 [O], candidates 0…2: where `multimask`, that one is taken whatever the IoUs."""
         best = decoded.ious[:, 1:].argmax(1)
+        if preferred is not None:
+            best = torch.where(multimask, preferred.to(torch.int64), best)
         row = torch.arange(4)[None] == best[:, None] + 1  # bool [O, 4]: exactly one true
         best_logits = torch.where(row[:, :, None, None], decoded.logits, 0.0).sum(1, keepdim=True)
         best_iou = torch.where(row, decoded.ious, 0.0).sum(1, keepdim=True)

@@ -1,7 +1,8 @@
 """Memory attention: the current frame attends itself and the memories and pointers of earlier frames.
 
-Ravi et al., "SAM 2" (2024); upstream `model/decoder.py` (`TransformerEncoderCrossAttention`) and `sam/transformer.py`
-(`RoPEAttention`), with the rotary embedding in real numbers.
+Ravi et al., "SAM 2" (2024); upstream `modeling/memory_attention.py` (SAM 2), `model/decoder.py` (SAM 3's
+`TransformerEncoderCrossAttention`) and `sam/transformer.py` (`RoPEAttention`), with the rotary embedding in real
+numbers.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ class MemoryAttentionLayer(nn.Module):
         return x
 
 
-class _Encoder(nn.Module):
-    """The level `transformer.encoder` in the checkpoint's names."""
+class MemoryAttention(nn.Module):
+    """features f32 [1, D, h, w], memory and its positions f32 [O, n, h·w, C], pointer tokens and theirs f32 [O, p, C]
+    → conditioned features f32 [O, D, h, w]. n and p may be symbolic; the features are shared by the objects."""
 
     branch_points: ClassVar[tuple[BranchPoint, ...]] = (
         BranchPoint(
@@ -112,24 +114,15 @@ class _Encoder(nn.Module):
         ),
     )
 
-    def __init__(self, width: int, memory_width: int, hidden: int, depth: int) -> None:
-        super().__init__()
-        declare(self)
-        self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory_width, hidden) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-
-
-class MemoryAttention(nn.Module):
-    """features f32 [1, D, h, w], memory and its positions f32 [O, n, h·w, C], pointer tokens and theirs f32 [O, p, C]
-    → conditioned features f32 [O, D, h, w]. n and p may be symbolic; the features are shared by the objects."""
-
     position: Tensor
     cosine: Tensor
     sine: Tensor
 
     def __init__(self, width: int, memory_width: int, hidden: int, grid: int, depth: int = 4) -> None:
         super().__init__()
-        self.encoder = _Encoder(width, memory_width, hidden, depth)
+        declare(self)
+        self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory_width, hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
         self.grid = grid
         # Tables that depend on sizes only: not in checkpoints, and one copy for all layers.
         cosine, sine = axial_rotary_table(width, grid, grid)
@@ -141,10 +134,10 @@ class MemoryAttention(nn.Module):
         self, features: Tensor, memory: Tensor, memory_position: Tensor, pointer: Tensor, pointer_position: Tensor
     ) -> Tensor:
         x = features.flatten(2).transpose(1, 2)
-        if self.encoder.position_at_input:
+        if self.position_at_input:
             x = x + 0.1 * self.position
-        for layer in self.encoder.layers:
+        for layer in self.layers:
             x = layer(x, self.position, memory, memory_position, pointer, pointer_position, (self.cosine, self.sine))
-        x = self.encoder.norm(x)
+        x = self.norm(x)
         conditioned: Tensor = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return conditioned

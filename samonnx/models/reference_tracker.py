@@ -1,8 +1,9 @@
 """The eager reference: tracking with Python dictionaries, as the original keeps them. The truth for the law of
 equivalence.
 
-It runs the modules of `samonnx.models.sam3_tracker` with exactly the tokens that exist (no padding, no masks) and
-Python branches. Upstream: `track_step` and `_prepare_memory_conditioned_features` (`model/sam3_tracker_base.py`).
+It runs the modules of `samonnx.models.tracker` with exactly the tokens that exist (no padding, no masks) and
+Python branches. Upstream: `track_step` and `_prepare_memory_conditioned_features` (`modeling/sam2_base.py`, SAM 3's
+`model/sam3_tracker_base.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.sam3_tracker import FrameOutput
+from samonnx.models.mask_decoder import DecodedMasks
+from samonnx.models.tracker import FrameOutput, TrackedModel
 
 __all__ = [
     "FramePrompt",
@@ -35,10 +36,9 @@ class ImageFeatures:
     features: Tensor
 
 
-def encode_image(model: EfficientSAM3, image: Tensor) -> ImageFeatures:
+def encode_image(model: TrackedModel, image: Tensor) -> ImageFeatures:
     """image f32 [1, 3, S, S], normalised."""
-    backbone = model.detector.backbone.vision_backbone
-    level_0, level_1, level_2 = backbone.tracker_maps(backbone.trunk(image))
+    level_0, level_1, level_2 = model.tracker_levels(image)
     decoder = model.tracker.sam_mask_decoder
     return ImageFeatures(decoder.conv_s0(level_0), decoder.conv_s1(level_1), level_2)
 
@@ -86,14 +86,19 @@ def closest_conditioning_frames(frame_index: int, frames: list[int], limit: int)
 
 
 class ReferenceTracker:
-    """One object's tracker. `conditioning_limit` conditioning frames, `recent_frames` frames back, `num_frames` of
-    the clip (0 unknown).
+    """One object's tracker. `conditioning_limit` conditioning frames (None: all, as SAM 2's video predictor has it),
+    `recent_frames` frames back, `num_frames` of the clip (0 unknown).
 
     `conditioning` and `others` map frame indices to records and grow without bound.
     """
 
     def __init__(
-        self, model: EfficientSAM3, conditioning_limit: int, recent_frames: int, num_frames: int, max_pointers: int = 16
+        self,
+        model: TrackedModel,
+        conditioning_limit: int | None,
+        recent_frames: int,
+        num_frames: int,
+        max_pointers: int = 16,
     ) -> None:
         self.model = model
         self.tracker = model.tracker
@@ -106,10 +111,16 @@ class ReferenceTracker:
 
     def memory_frames(self, frame_index: int) -> tuple[list[int], list[int]]:
         """Conditioning frames and recent frames (oldest first) whose memory this frame attends."""
-        chosen = closest_conditioning_frames(frame_index, list(self.conditioning), self.conditioning_limit)
+        chosen = list(self.conditioning)
+        if self.conditioning_limit is not None:
+            chosen = closest_conditioning_frames(frame_index, chosen, self.conditioning_limit)
         available = set(self.others) | (set(self.conditioning) - set(chosen))
         recent = [t for t in range(frame_index - self.recent_frames, frame_index) if t in available]
         return chosen, recent
+
+    def ages(self, frame_index: int, recent: list[int]) -> list[int]:
+        """Rows of the temporal table that `recent` frames get, see `Tracker.memory_position`."""
+        return [frame_index - t - 1 for t in recent]
 
     def pointer_frames(self, frame_index: int) -> list[int]:
         """Frames whose pointer this frame attends: conditioning ones that are not later, then recent ones, nearest
@@ -128,7 +139,7 @@ class ReferenceTracker:
         """Memory [1, n, h·w, C], its position, pointer tokens [1, 4p, C], their position."""
         chosen, recent = self.memory_frames(frame_index)
         last = self.tracker.sizes.memory_frames - 1
-        age = torch.tensor([last] * len(chosen) + [frame_index - t - 1 for t in recent])
+        age = torch.tensor([last] * len(chosen) + self.ages(frame_index, recent))
         memory = torch.stack([self.record(t).memory[0].flatten(1).T for t in chosen + recent])[None]
         frames = self.pointer_frames(frame_index)
         window = min(self.num_frames or self.max_pointers, self.max_pointers) - 1
@@ -149,11 +160,13 @@ class ReferenceTracker:
         features = image.features
         if prompt.mask is None:
             if attend_memory and (self.conditioning or self.others):
-                features = conditioned = self.tracker.transformer(image.features, *self.memory_inputs(frame_index))
+                features = conditioned = self.tracker.attend_memory(image.features, *self.memory_inputs(frame_index))
             else:
                 features = self.tracker.without_memory(image.features)
         output = self.decode(image, features, prompt, attends_memory=conditioned is not None)
-        from_points = torch.tensor([prompt.mask is None and len(prompt.labels) > 0])
+        by_mask = prompt.mask is not None
+        points = torch.tensor([0 if by_mask else len(prompt.labels)], dtype=torch.int32)
+        from_points = self.tracker.counts_as_from_points(points, torch.tensor([by_mask]))
         memory = self.tracker.encode_memory(image.features, output.masks, output.object_score, from_points)
         record = FrameRecord(output, memory, conditioned)
         self.remember(frame_index, record, prompt)
@@ -161,9 +174,11 @@ class ReferenceTracker:
 
     def remember(self, frame_index: int, record: FrameRecord, prompt: FramePrompt) -> None:
         """Put a frame's record in its place; it replaces an earlier one of the frame."""
-        self.conditioning.pop(frame_index, None)
-        self.others.pop(frame_index, None)
-        (self.conditioning if prompt.is_given else self.others)[frame_index] = record
+        place, other = self.conditioning, self.others
+        if not prompt.is_given:
+            place, other = other, place
+        other.pop(frame_index, None)
+        place[frame_index] = record
 
     def decode(self, image: ImageFeatures, features: Tensor, prompt: FramePrompt, attends_memory: bool) -> FrameOutput:
         """Prompt encoder, mask decoder, choice of the mask; a mask prompt is the output itself."""
@@ -183,17 +198,21 @@ class ReferenceTracker:
             dense = encoder.no_mask_map()
         decoded = decoder(features, encoder.dense_position(), sparse, None, dense, image.high_res_0, image.high_res_1)
         if prompt.mask is not None:
-            output = self.tracker.output(decoded, torch.tensor([False]))
+            output = self.take_mask(decoded, torch.tensor([False]))
             return self.tracker.output_of_mask_prompt(prompt.mask[None, None], output)
         count = torch.tensor([len(prompt.labels)], dtype=torch.int32)
-        return self.tracker.output(decoded, self.tracker.uses_candidates(count, torch.tensor([attends_memory])))
+        return self.take_mask(decoded, self.tracker.uses_candidates(count, torch.tensor([attends_memory])))
+
+    def take_mask(self, decoded: DecodedMasks, candidates: Tensor) -> FrameOutput:
+        """The decoder's masks → the frame's output; `candidates` bool [1]: whether it is one of the three."""
+        return self.tracker.output(decoded, candidates)
 
 
 def run_clip(
-    model: EfficientSAM3,
+    model: TrackedModel,
     images: list[Tensor],
     prompts: Mapping[int, FramePrompt],
-    conditioning_limit: int,
+    conditioning_limit: int | None,
     recent_frames: int,
 ) -> list[FrameRecord]:
     """Track one object through a whole clip (images f32 [1, 3, S, S] each), prompts by frame index."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samonnx.models.layers import ProjectedAttention
+from samonnx.models.layers import MLP, ProjectedAttention
 
 __all__ = ["TwoWayTransformer"]
 
 
 class _MLPBlock(nn.Module):
+    """`MLP` of two layers under the names of SAM and SAM 3."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.lin1 = nn.Linear(width, hidden)
@@ -26,15 +28,16 @@ class _MLPBlock(nn.Module):
 
 class TwoWayBlock(nn.Module):
     """Self-attention of tokens, tokens to image, MLP, image to tokens; post-norm. The first block's self-attention
-    has neither position nor residual."""
+    has neither position nor residual. `numbered_mlp`: the MLP's layers are called layers.0 and layers.1, as in SAM 2,
+    instead of lin1 and lin2."""
 
-    def __init__(self, width: int, heads: int, hidden: int, first: bool) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, first: bool, numbered_mlp: bool = False) -> None:
         super().__init__()
         self.self_attn = ProjectedAttention(width, heads)
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn_token_to_image = ProjectedAttention(width, heads, inner=width // 2)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = _MLPBlock(width, hidden)
+        self.mlp = MLP(width, hidden, width, 2) if numbered_mlp else _MLPBlock(width, hidden)
         self.norm3 = nn.LayerNorm(width)
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = ProjectedAttention(width, heads, inner=width // 2)
@@ -59,9 +62,11 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """tokens f32 [O, T, width], image f32 [O, cells, width] → both, updated."""
 
-    def __init__(self, width: int, heads: int, hidden: int, depth: int = 2) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, depth: int = 2, numbered_mlp: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(width, heads, hidden, first=i == 0) for i in range(depth))
+        self.layers = nn.ModuleList(
+            TwoWayBlock(width, heads, hidden, first=i == 0, numbered_mlp=numbered_mlp) for i in range(depth)
+        )
         self.final_attn_token_to_image = ProjectedAttention(width, heads, inner=width // 2)
         self.norm_final_attn = nn.LayerNorm(width)
 

@@ -74,7 +74,7 @@ def test_tables_that_depend_on_sizes_only_are_not_weights() -> None:
     model = tiny_model()
     tables = {name for name, _ in model.named_buffers()} - set(model.state_dict())
     assert tables == {
-        *(f"tracker.transformer.{name}" for name in ("position", "cosine", "sine")),
+        *(f"tracker.transformer.encoder.{name}" for name in ("position", "cosine", "sine")),
         *(f"detector.transformer.{name}.position" for name in ("encoder", "decoder")),
         "detector.geometry_encoder.position",
     }

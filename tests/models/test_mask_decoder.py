@@ -155,6 +155,22 @@ def test_an_unstable_single_mask_is_kept_when_the_fallback_is_pinned_off() -> No
     assert taken(decoded, FALSE, decoder(stability_fallback=False)) == (SINGLE, UNSTABLE, 0.9, 0.0)
 
 
+@pytest.mark.parametrize("preferred", [0, 1, 2])
+def test_with_candidates_a_preferred_one_is_taken_whatever_the_ious(preferred: int) -> None:
+    decoded, given_ = hand_made((0.9, 0.2, 0.8, 0.3), UNSTABLE), torch.tensor([preferred], dtype=torch.int32)
+    choice = decoder().choose(decoded, TRUE, given_)
+    assert choice.index.tolist() == [preferred]
+    assert (choice.logits == preferred + 1).all()
+    assert (choice.token == preferred + 1).all()
+    assert torch.equal(choice.iou, decoded.ious[:, preferred + 1, None])
+
+
+def test_without_candidates_no_preference_counts() -> None:
+    given_ = torch.zeros(1, dtype=torch.int32)
+    assert decoder().choose(hand_made((0.9, 0.2, 0.8, 0.3), UNSTABLE), FALSE, given_).index.tolist() == [1]
+    assert decoder().choose(hand_made((0.9, 0.2, 0.8, 0.3)), FALSE, given_).index.tolist() == [SINGLE]
+
+
 def test_a_mask_that_covers_nothing_is_stable() -> None:
     assert MaskDecoder.stability(torch.full((1, 2, 2), NOWHERE)).tolist() == [1.0]
     assert taken(hand_made((0.9, 0.2, 0.8, 0.3), NOWHERE), FALSE, decoder())[0] == SINGLE

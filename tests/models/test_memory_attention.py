@@ -18,11 +18,11 @@ from samonnx.weights import fill_seeded
 WIDTH, MEMORY, HIDDEN, GRID, DEPTH = 16, 4, 24, 3, 2
 CELLS = GRID * GRID
 RELEASED: dict[str, PinValue] = {
-    "encoder.position_at_input": True,
-    "encoder.layers.*.pre_norm": True,
-    "encoder.layers.*.position_at_self_attention": False,
-    "encoder.layers.*.position_at_cross_attention_queries": False,
-    "encoder.layers.*.position_at_cross_attention_keys": True,
+    "position_at_input": True,
+    "layers.*.pre_norm": True,
+    "layers.*.position_at_self_attention": False,
+    "layers.*.position_at_cross_attention_queries": False,
+    "layers.*.position_at_cross_attention_keys": True,
 }
 
 
@@ -91,10 +91,10 @@ def test_it_equals_the_plain_definition_with_complex_rotations() -> None:
     x = features[0].flatten(1).T + 0.1 * sine_map(WIDTH, GRID, GRID).flatten(1).T
     sequence = torch.cat((memory[0].flatten(0, 1), pointer[0]))
     positions = torch.cat((position[0].flatten(0, 1), pointer_position[0]))
-    for layer in model.encoder.layers:
+    for layer in model.layers:
         assert isinstance(layer, MemoryAttentionLayer)
         x = plain_layer(layer, x, sequence, positions, maps=2)
-    expected = model.encoder.norm(x).T.unflatten(1, (GRID, GRID))[None]
+    expected = model.norm(x).T.unflatten(1, (GRID, GRID))[None]
     found = model(features, memory, position, pointer, pointer_position)
     assert found.shape == (1, WIDTH, GRID, GRID)
     assert relative(found, expected) < 1e-5
@@ -124,7 +124,7 @@ def parts_of(layer: MemoryAttentionLayer, model: MemoryAttention) -> list[tuple[
 @pytest.mark.parametrize("pre_norm", [True, False])
 def test_pre_norm_puts_the_norm_before_each_part_and_post_norm_after_the_sum(pre_norm: bool) -> None:
     model = pinned(pre_norm=pre_norm)
-    (layer,) = list(model.encoder.layers)[:1]
+    (layer,) = list(model.layers)[:1]
     assert isinstance(layer, MemoryAttentionLayer)
     cells = inputs()[0].flatten(2).transpose(1, 2)
     x = cells
@@ -168,7 +168,7 @@ def test_the_frames_position_enters_attention_only_where_it_is_pinned_to(pin: st
     cells = inputs()[0].flatten(2).transpose(1, 2)
     for value in (False, True):
         model = pinned(**{pin: value})
-        layer = model.encoder.layers[0]
+        layer = model.layers[0]
         table = (model.cosine, model.sine)
         with_position, without = (
             layer(cells, position, *memory, table) for position in (model.position, 0 * model.position)

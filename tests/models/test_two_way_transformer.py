@@ -100,3 +100,15 @@ def test_masked_tokens_are_attended_by_nobody(valid: list[bool], fill: float) ->
     expected, expected_image = transformer(image, image_position, tokens[:, keep], None)
     assert torch.allclose(found[:, keep], expected, atol=1e-5)
     assert torch.allclose(found_image, expected_image, atol=1e-5)
+
+
+def test_numbered_layers_of_the_mlp_are_the_same_network_under_the_names_of_sam_2() -> None:
+    numbered = TwoWayTransformer(width=16, heads=2, hidden=24, numbered_mlp=True).eval()
+    state = seeded_transformer().state_dict()
+    renamed = {key.replace("lin1", "layers.0").replace("lin2", "layers.1"): value for key, value in state.items()}
+    assert renamed.keys() != state.keys()
+    numbered.load_state_dict(renamed)
+    tokens, image, _, position = INPUTS
+    with torch.inference_mode():
+        found, expected = (model(image, position, tokens, None) for model in (numbered, seeded_transformer()))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

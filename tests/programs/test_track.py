@@ -160,10 +160,10 @@ def test_the_first_frames_program_pins_an_empty_bank() -> None:
 @pytest.mark.parametrize(
     ("overrides", "filled"),
     [
-        ((), (2, 4)),
-        (("memory.recent_slots=4",), (2, 4)),
+        ((), (3,)),
+        (("memory.recent_slots=4",), (2,)),
         (("memory.recent_slots=3",), (2,)),
-        (("memory.recent_slots=1",), ()),
+        (("memory.recent_slots=1",), (1,)),
         (("programs.track.filled=[]",), ()),
         (("programs.track.filled=[1,6]",), (1, 6)),
     ],
