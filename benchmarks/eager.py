@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.situation import Situation
+from samonnx.errors import SamonnxError
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FrameRecord, encode_image
@@ -57,20 +58,24 @@ class BothNecks:
     ) -> None:
         self.model, self._step = model, step
         backbone = model.detector.backbone.vision_backbone
-        self._trunk = backbone.trunk
+        self._read = read[0]
         self.unread = [level for level in (*backbone.convs, *backbone.sam2_convs) if level not in read]
 
     @torch.inference_mode()
     def __call__(self) -> dict[str, Array]:
-        def run_unread(_: nn.Module, __: object, trunk_map: Tensor) -> None:
-            for level in self.unread:
-                level(trunk_map)
+        calls = []
 
-        hook = self._trunk.register_forward_hook(run_unread)
+        def run_unread(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
+            calls.append([level(*given) for level in self.unread])
+
+        hook = self._read.register_forward_hook(run_unread)
         try:
-            return dict(self._step())
+            found = dict(self._step())
         finally:
             hook.remove()
+        if len(calls) != 1:
+            raise SamonnxError(f"the unread levels of both necks ran {len(calls)} times in a step, expected once")
+        return found
 
     def unread_flops(self) -> int:
         """FLOPs of what is computed and not read."""
