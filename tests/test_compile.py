@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import samonnx.compile
+import samonnx.component_tracer
 from samonnx.compile import CompileOptions, compile_recipe, main
 from samonnx.errors import VerificationError
 from samonnx.exit_codes import ExitCode
@@ -42,7 +43,7 @@ def test_a_failed_verification_leaves_the_earlier_artifact_and_names_the_figure(
     output.symlink_to(artifacts(), target_is_directory=True)
     before = digests(output)
     bad = (Comparison("tracker_neck.features", 0.5, 1e-4),)
-    monkeypatch.setattr(samonnx.compile, "component_check", lambda *_: lambda: bad)
+    monkeypatch.setattr(samonnx.component_tracer, "component_check", lambda *_: lambda: bad)
     with pytest.raises(VerificationError, match=r"tracker_neck.features: error 5.00e-01, allowed 1.0e-04"):
         compile_recipe(TINY, CompileOptions(output=output), Console(quiet=True))
     assert digests(output) == before

@@ -15,6 +15,8 @@ from benchmarks.eager import BothNecks, EagerStep, levels_read_by_detection, lev
 from benchmarks.graph_step import GraphStep
 from benchmarks.situation import full_bank_length, make_situation
 from samonnx.build_model import build_model
+from samonnx.errors import SamonnxError
+from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs.track import track_program
 from samonnx.recipe import load_recipe
@@ -85,22 +87,42 @@ def test_the_original_s_two_necks_change_no_number(model: EfficientSAM3) -> None
     assert two.unread_flops() == fine + middle + convolutions(32, grid) + 2 * convolutions(32, grid // 2)
 
 
-def test_the_levels_that_are_not_read_run_in_every_step_and_never_after_it(model: EfficientSAM3) -> None:
+def detect(model: EfficientSAM3, image: torch.Tensor) -> dict[str, Array]:
+    """The detector's maps by way of the trunk's parts, as the components of a program go."""
+    backbone = model.detector.backbone.vision_backbone
+    maps = backbone.detector_maps(backbone.trunk.to_grid(backbone.trunk.encode(image)))
+    return {str(level): one.numpy() for level, one in enumerate(maps)}
+
+
+@pytest.mark.parametrize("task", ["track", "detect"])
+def test_the_levels_that_are_not_read_run_once_in_every_step_and_never_after_it(
+    model: EfficientSAM3, task: str
+) -> None:
     """Eight levels in all: detection and tracking read three each, and both leave the others to be computed."""
     eager = EagerStep(model, make_situation(model, RECIPE.memory, 4))
+    image = eager.situation.image
+    step = {
+        "track": BothNecks(model, eager, levels_read_by_tracking(model)),
+        "detect": BothNecks(model, lambda: detect(model, image), levels_read_by_detection(model)),
+    }[task]
     ran: list[nn.Module] = []
-    for read in (levels_read_by_tracking(model), levels_read_by_detection(model)):
-        step = BothNecks(model, eager, read)
-        assert len(step.unread) == 5
-        hooks = [level.register_forward_hook(lambda level, *_: ran.append(level)) for level in step.unread]
+    assert len(step.unread) == 5
+    hooks = [level.register_forward_hook(lambda level, *_: ran.append(level)) for level in step.unread]
+    for _ in range(2):
         step()
-        once = [level for level in ran if level in step.unread]
-        assert len(once) >= 5
+        assert sorted(map(id, ran)) == sorted(map(id, step.unread))
         ran.clear()
-        model.detector.backbone.vision_backbone.trunk(eager.situation.image)
-        assert ran == []
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode():
+        eager() if task == "track" else detect(model, image)
+    assert ran == []
+    for hook in hooks:
+        hook.remove()
+
+
+def test_a_step_that_does_not_read_its_neck_cannot_pass_for_one_with_both(model: EfficientSAM3) -> None:
+    step = BothNecks(model, dict, levels_read_by_tracking(model))
+    with pytest.raises(SamonnxError, match="ran 0 times in a step, expected once"):
+        step()
 
 
 def test_inference_mode_does_not_leak(model: EfficientSAM3) -> None:
