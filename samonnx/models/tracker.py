@@ -9,6 +9,7 @@ the original does. The two members name some modules differently: `samonnx.model
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -79,7 +80,7 @@ class FrameOutput:
     pointer: Tensor
 
 
-class Tracker(nn.Module):
+class Tracker(nn.Module, ABC):
     """Parameters and the stateless parts of a tracking step. Shapes as in `docs` of the bank contract: O objects, D
     hidden, C memory width.
 
@@ -136,15 +137,15 @@ class Tracker(nn.Module):
 
     # What a subclass owns
 
+    @abstractmethod
     def attend_memory(
         self, features: Tensor, memory: Tensor, memory_position: Tensor, pointer: Tensor, pointer_position: Tensor
     ) -> Tensor:
         """The memory attention: see `MemoryAttention`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def memory_map(self, features: Tensor, mask_values: Tensor) -> Tensor:
         """The memory encoder: see `MemoryEncoder`."""
-        raise NotImplementedError
 
     # Memory as attention sees it
 
