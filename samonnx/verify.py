@@ -1,8 +1,9 @@
 """Verify: the structure of a graph, and its numbers against PyTorch, one step of the road at a time.
 
     component   traced graph against its module, on seeded inputs
-    program     each step of a synthetic clip, from the reference's bank, against the eager reference with its
-    dictionaries structure   ONNX checker (full), strict shape inference, domains, dtypes, no unused initialiser
+    program     the linked graph against the same components in eager PyTorch; a tracker over a synthetic clip, each
+                step from the reference's bank, against the eager reference with its dictionaries
+    structure   ONNX checker (full), strict shape inference, domains, dtypes, no unused initialiser
 
 Errors are the largest absolute difference over the reference tensor's largest magnitude.
 """
