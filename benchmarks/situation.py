@@ -15,11 +15,11 @@ from torch import Tensor
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FrameRecord, ReferenceTracker
-from samonnx.models.sam3_tracker import FrameOutput
+from samonnx.models.tracker import FrameOutput
 from samonnx.programs.program import Program
 from samonnx.recipe import MemorySpec
+from samonnx.reference_bank import bank_of_reference
 from samonnx.seeded import seeded_frame
-from samonnx.verify_clip import bank_of_reference
 
 __all__ = ["Situation", "full_bank_length", "make_situation"]
 

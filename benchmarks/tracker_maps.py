@@ -25,9 +25,8 @@ from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.optimize import lower, optimize
 from samonnx.programs.detect_ports import image_port
+from samonnx.programs.image_encoder import TrackerNeck, trunk_component
 from samonnx.programs.program import Component, Port, Program, Wire
-from samonnx.programs.segment import trunk_component
-from samonnx.programs.track_components import TrackerNeck
 
 __all__ = ["MAPS", "compile_program", "tracker_maps_program"]
 
@@ -42,7 +41,7 @@ def tracker_maps_program(model: EfficientSAM3) -> Program:
     trunk_map = {"trunk_map": torch.zeros(model.trunk_map_shape)}
     return Program(
         "encode",
-        (image_port(sizes.image_size),),
+        (image_port(model),),
         tuple(Port(name, "float32", shape, "map for tracking") for name, shape in zip(MAPS, shapes, strict=True)),
         (trunk_component(model), Component("tracker_neck", TrackerNeck(model).eval(), trunk_map, MAPS)),
         (

@@ -31,7 +31,7 @@ from samonnx.errors import SamonnxError, VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
-from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.tracker import TrackedModel
 from samonnx.optimize import LOWERINGS, component_passes, lower, optimize, specialise
 from samonnx.passes.interface import GraphPass
 from samonnx.passes.lower import runnable
@@ -102,7 +102,7 @@ def compile_recipe(
         road = Road(console, progress)
         road.step("build the module, pin its branches, fill its weights")
         built = build_model(recipe, options.checkpoint)
-        model = cast(EfficientSAM3, built.module)
+        model = cast(TrackedModel, built.module)
         programs, wanted = _wanted(recipe_programs(model, recipe), options.programs)
         reports: Reports = []
         graphs: Graphs = {}
@@ -110,7 +110,7 @@ def compile_recipe(
         verifier = RecipeVerifier(recipe, model)
         # Tracing, linking and passes are Python on one core; the engines verify what is done on the other.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            tracer = ComponentTracer(model, pool, programs=[program.name for program in programs])
+            tracer = ComponentTracer(built.module, pool, programs=[program.name for program in programs])
             verified: list[tuple[str, str, Future[Figures]]] = []
 
             def manifest() -> Manifest:

@@ -12,8 +12,10 @@ from samonnx import __version__
 from samonnx.build_model import BuiltModel
 from samonnx.emit import graph_file_name
 from samonnx.engines import TARGETS, verifying_engine
-from samonnx.models.detector import Detector
+from samonnx.manifest_notes import manifest_notes
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.sam2 import Sam2
+from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Program
 from samonnx.recipe import Recipe
 from samonnx.runtime.manifest import (
@@ -34,25 +36,6 @@ from samonnx.verify import Comparison
 __all__ = ["describe", "rounded_up"]
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "numpy")
-
-NOTES = (
-    "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted "
-    "freely, together with their frame and flag",
-    "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent ones",
-    "visit frames in increasing frame_index; of more conditioning frames than conditioning_slots the closest are "
-    "attended, and an older one counts as a recent frame while it is among them",
-    "to correct a frame that was tracked already, give the graph the bank from before that frame",
-    "an object with an empty bank and no prompt is not tracked: its bank stays empty",
-    "a program with filled: k gives what the one that it specialises gives while bank.memory_frame[:, k:] is -1 for "
-    "all objects; it takes and gives the whole bank. A new frame takes the first empty slot, so this holds for the k "
-    "frames after an object's first",
-    "memory is kept in float32 (upstream's predictor rounds it to bfloat16)",
-    "words fill token_ids as CLIP's tokeniser does; an image, a text and examples give 'queries' detections, of which "
-    "those with a score above detection.score_threshold are shown",
-    "step: outputs of the detector are called detection.…, since masks of tracked objects go by the name masks",
-    "mask prompts of the tracker are taken as upstream's track_step takes them (its predictor resizes to 16 x grid and "
-    "thresholds)",
-)
 
 
 def rounded_up(error: float) -> float:
@@ -90,7 +73,7 @@ def describe(
             filled=special.filled if special else None,
         )
 
-    model = cast(EfficientSAM3, built.module)
+    model = cast(TrackedModel, built.module)
     targets = dict.fromkeys(target for by_target in graphs.values() for target in by_target)
     tools = (*TOOLS, "openvino") if "openvino" in map(verifying_engine, targets) else TOOLS
     components = {component.name for program in programs for component in program.components}
@@ -100,10 +83,10 @@ def describe(
         weights=WeightsInfo(source=built.weights.source, digest=built.weights.digest, file="weights.bin", bytes=0),
         programs=tuple(program_info(name, by_target) for name, by_target in graphs.items()),
         bank=_bank(programs),
-        preprocessing=PreprocessingInfo(size=model.tracker.sizes.image_size),
+        preprocessing=_preprocessing(model),
         memory=_memory(recipe) if any(program.bank for program in programs) else None,
-        text=TextInfo(model.detector.sizes.context_length) if "encode_text" in components else None,
-        detection=_detection(recipe, model.detector) if "decode" in components else None,
+        text=_text(model) if "encode_text" in components else None,
+        detection=_detection(recipe, model) if "decode" in components else None,
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
         tools={"samonnx": __version__, **{name: _version(name) for name in tools}},
         verification=tuple(
@@ -118,7 +101,7 @@ def describe(
             for name, target, figure in verification
         ),
         targets={target: TARGETS[target] for target in targets},
-        notes=NOTES,
+        notes=manifest_notes(programs, recipe.memory, model),
     )
 
 
@@ -143,8 +126,19 @@ def _memory(recipe: Recipe) -> MemoryInfo:
     )
 
 
-def _detection(recipe: Recipe, detector: Detector) -> DetectionInfo:
-    places = recipe.detection
+def _preprocessing(model: TrackedModel) -> PreprocessingInfo:
+    size = model.tracker.sizes.image_size
+    if isinstance(model, Sam2):  # the loaders of its video predictor, see samonnx.runtime.preprocessing
+        return PreprocessingInfo(size, model.image_mean, model.image_std, "bicubic", "bicubic-antialias")
+    return PreprocessingInfo(size, model.image_mean, model.image_std)
+
+
+def _text(model: TrackedModel) -> TextInfo:
+    return TextInfo(cast(EfficientSAM3, model).detector.sizes.context_length)
+
+
+def _detection(recipe: Recipe, model: TrackedModel) -> DetectionInfo:
+    places, detector = recipe.detection, cast(EfficientSAM3, model).detector
     scoring = "video" if detector.joint_box_scores else "image"
     return DetectionInfo(detector.sizes.queries, places.boxes, places.points, scoring, masks=places.masks)
 

@@ -13,12 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, with_config
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidationInfo, with_config
 from typing_extensions import TypedDict
 
 from samonnx.frozen_dict import freeze
+from samonnx.recipe_memory import MemorySpec, SamuraiSpec, SelectionSpec
 from samonnx.recipe_merge import apply_override, read_with_bases
 from samonnx.recipe_problems import Problem, RecipeError
+from samonnx.recipe_spec import Spec
 from samonnx.recipe_validation import problems_of
 from samonnx.recipe_yaml import Located
 
@@ -28,9 +30,12 @@ __all__ = [
     "ModelSpec",
     "PinValue",
     "PlainProgram",
+    "PredictSpec",
     "Programs",
     "Recipe",
     "RecipeError",
+    "SamuraiSpec",
+    "SelectionSpec",
     "Target",
     "TrackSpec",
     "VerifySpec",
@@ -50,15 +55,7 @@ def _frozen(value: Any) -> Any:
 Frozen = AfterValidator(_frozen)
 
 
-class _Spec(BaseModel):
-    """Base of all parts of a recipe: immutable, nothing unknown, no conversions ("4" and true are not integers)."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class ModelSpec(_Spec):
+class ModelSpec(Spec):
     """The module to compile."""
 
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] = Field(
@@ -70,7 +67,7 @@ class ModelSpec(_Spec):
     """Keyword arguments of the factory: any plain values; a list arrives as a tuple."""
 
 
-class WeightsSpec(_Spec):
+class WeightsSpec(Spec):
     """The numbers in the model."""
 
     checkpoint: str | None = None
@@ -83,34 +80,13 @@ class WeightsSpec(_Spec):
     """Tensor name to factor, applied to seeded weights only; the product is taken in float32."""
 
 
-class MemorySpec(_Spec):
-    """The memory bank's places."""
-
-    conditioning_slots: Annotated[int, Field(ge=1)] = 1
-    """Places for the memories of prompted frames."""
-
-    recent_slots: Annotated[int, Field(ge=1)] = 6
-    """Places for the memories of the latest frames."""
-
-    pointer_slots: Annotated[int, Field(ge=2)] = 16
-    """Most object pointers that are attended, as upstream's max_obj_ptrs_in_encoder counts them."""
-
-    policy: Literal["recent"] = "recent"
-    """Which frames stay in the bank: recent (the latest)."""
-
-    @property
-    def slots(self) -> int:
-        """Places for spatial memories, N in the contract of the bank."""
-        return self.conditioning_slots + self.recent_slots
-
-
 def _rising(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         raise ValueError("expected rising numbers, each once, such as [2, 4]")
     return numbers
 
 
-class TrackSpec(_Spec):
+class TrackSpec(Spec):
     """The `track` program: one tracking step."""
 
     points: Annotated[int, Field(ge=1)] = 4
@@ -137,7 +113,17 @@ class TrackSpec(_Spec):
         return (slots // 2,) if slots > 1 else ()
 
 
-class DetectionSpec(_Spec):
+class PredictSpec(Spec):
+    """The `predict` program: features of one image and prompts to masks, without memory."""
+
+    points: Annotated[int, Field(ge=1)] = 4
+    """Places for points an object; a box takes two."""
+
+    objects: Annotated[int, Field(ge=1)] = 1
+    """Objects that are prompted at once."""
+
+
+class DetectionSpec(Spec):
     """Places for what is given to the detector beside words, in all programs that detect."""
 
     boxes: Annotated[int, Field(ge=1)] = 4
@@ -150,7 +136,7 @@ class DetectionSpec(_Spec):
     """Places for masks; only for a model with an encoder for them (model.args.mask_prompts)."""
 
 
-class PlainProgram(_Spec):
+class PlainProgram(Spec):
     """A program without options of its own: `{}`."""
 
 
@@ -164,9 +150,10 @@ class Programs(TypedDict, total=False):
     segment: PlainProgram
     track: TrackSpec
     step: PlainProgram
+    predict: PredictSpec
 
 
-class VerifySpec(_Spec):
+class VerifySpec(Spec):
     """How the result is verified."""
 
     atol: Annotated[float, Field(gt=0)] = 1e-3
@@ -205,11 +192,11 @@ def _no_target_twice(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     return targets
 
 
-class Recipe(_Spec):
+class Recipe(Spec):
     """A whole recipe, immutable and hashable."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(examples=["efficientsam3_m0_9"])
-    """Name of the output folder (dist/NAME): letters, digits, `_`, `.` and `-`."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")] = Field(examples=["efficientsam3_m0_9"])
+    """Name of the output folder (dist/NAME): letters, digits, `_`, `.`, `+` and `-`."""
 
     model: ModelSpec
     weights: WeightsSpec = WeightsSpec()

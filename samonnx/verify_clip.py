@@ -25,17 +25,19 @@ import onnx_ir as ir
 import torch
 
 from samonnx.eager_lock import EAGER_LOCK
+from samonnx.eager_tracker import eager_tracker
 from samonnx.engines import OpenGraph, RunnableGraph
 from samonnx.graph_session import Array, GraphSession
-from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeatures, ReferenceTracker, encode_image
+from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeatures, encode_image
+from samonnx.models.tracker import RGB, TrackedModel
 from samonnx.probed import probed
 from samonnx.programs.program import Port, Program
 from samonnx.recipe import MemorySpec
+from samonnx.reference_bank import bank_of_reference
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison, compare
 
-__all__ = ["EagerSteps", "bank_of_reference", "eager_maps", "normalised_frame", "propagation_feeds", "verify_clip"]
+__all__ = ["EagerSteps", "eager_maps", "model_frame", "normalised_frame", "propagation_feeds", "verify_clip"]
 
 ENCODER_TOLERANCE = 2e-2
 """Rounding inside the image encoder has been seen to move its maps by 3e-3 of their largest value; a wrong layer
@@ -43,6 +45,8 @@ moves them by 1e-1."""
 
 MASK_SHARE = 1e-4
 """Share of pixels that may fall on the other side of the threshold."""
+
+HALF: RGB = (0.5, 0.5, 0.5)
 
 FEATURES = ("high_res_0", "high_res_1", "features")
 
@@ -53,31 +57,17 @@ _PROBES = {name: f"tracker_neck/{name}" for name in FEATURES}
 """The tracker's maps as they are called in a linked graph."""
 
 
-def bank_of_reference(
-    tracker: ReferenceTracker, ports: Mapping[str, Port], frame_index: int, memory: MemorySpec
-) -> dict[str, Array]:
-    """One object's bank as the graph would hold it before `frame_index`, filled from the reference's dictionaries, the
-    same row for all objects of the program."""
-    bank = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items() if name.startswith("bank.")}
-    bank["bank.memory_frame"][:] = -1
-    bank["bank.pointer_frame"][:] = -1
-    known = sorted({*tracker.conditioning, *tracker.others}, key=lambda t: abs(frame_index - t))
-    kept = sorted(tracker.conditioning, key=lambda t: abs(frame_index - t))[: memory.conditioning_slots]
-    for kind in ("memory", "pointer"):
-        room = bank[f"bank.{kind}_frame"].shape[1]
-        frames = (kept + [t for t in known if t not in kept])[:room]
-        for slot, t in enumerate(frames):
-            record = tracker.record(t)
-            bank[f"bank.{kind}"][:, slot] = (record.memory if kind == "memory" else record.output.pointer).numpy()
-            bank[f"bank.{kind}_frame"][:, slot] = t
-            bank[f"bank.{kind}_conditioning"][:, slot] = t in tracker.conditioning
-    return bank
-
-
-def normalised_frame(frame_index: int, size: int) -> Array:
-    """Frame of the synthetic clip as the graph takes it, f32 [1, 3, size, size]."""
-    image: Array = (seeded_frame(frame_index, size)[None] - np.float32(0.5)) / np.float32(0.5)
+def normalised_frame(frame_index: int, size: int, mean: RGB = HALF, std: RGB = HALF) -> Array:
+    """Frame of the synthetic clip as the graph takes it, f32 [1, 3, size, size]; mean and deviation of red, green and
+    blue in 0…1."""
+    centre, spread = (np.array(of_rgb, np.float32)[:, None, None] for of_rgb in (mean, std))
+    image: Array = ((seeded_frame(frame_index, size) - centre) / spread)[None]
     return image
+
+
+def model_frame(model: TrackedModel, frame_index: int) -> Array:
+    """Frame of the synthetic clip as `model` takes it."""
+    return normalised_frame(frame_index, model.tracker.sizes.image_size, model.image_mean, model.image_std)
 
 
 def _frame_feeds(ports: Mapping[str, Port], frame_index: int, num_frames: int) -> dict[str, Array]:
@@ -105,15 +95,15 @@ def propagation_feeds(ports: Sequence[Port], seed: int = 0) -> dict[str, Array]:
     return feeds
 
 
-def eager_maps(model: EfficientSAM3) -> ImageFeatures:
+def eager_maps(model: TrackedModel) -> ImageFeatures:
     """The eager image encoder's maps of the clip's frame 0."""
     with EAGER_LOCK, torch.inference_mode():
-        return encode_image(model, torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size)))
+        return encode_image(model, torch.from_numpy(model_frame(model, 0)))
 
 
 def verify_clip(
     graphs: Mapping[str, ir.Model],
-    model: EfficientSAM3,
+    model: TrackedModel,
     program: Program,
     memory: MemorySpec,
     prompts: Mapping[int, FramePrompt],
@@ -135,8 +125,7 @@ def verify_clip(
     open_graph = open_graph or GraphSession
     ports = {port.name: port for port in program.inputs}
     worst: dict[str, Comparison] = {}
-    limits = (memory.conditioning_slots, memory.recent_slots)
-    tracker = ReferenceTracker(model, *limits, num_frames=frames, max_pointers=memory.pointer_slots)
+    tracker = eager_tracker(model, memory, frames)
     most = _most_memories(program, memory)
     waiting = sorted(graphs, key=lambda name: most[name])
     opened: tuple[str, RunnableGraph] | None = None
@@ -146,6 +135,7 @@ def verify_clip(
         for t in range(frames):
             prompt = prompts.get(t, FramePrompt())
             feeds = _frame_feeds(ports, t, frames) | bank_of_reference(tracker, ports, t, memory)
+            feeds["image"] = model_frame(model, t)
             count = len(prompt.labels)
             feeds["point_coords"][:, :count] = prompt.coords.numpy()
             feeds["point_labels"][:, :count] = prompt.labels.numpy()
@@ -189,7 +179,7 @@ def _most_memories(program: Program, memory: MemorySpec) -> dict[str, int]:
     return {program.name: memory.slots, **special}
 
 
-def _features(model: EfficientSAM3, found: Mapping[str, Array], image: Array) -> ImageFeatures:
+def _features(model: TrackedModel, found: Mapping[str, Array], image: Array) -> ImageFeatures:
     """The graph's own maps; the eager encoder's if a pass has folded one of them away."""
     if all(probe in found for probe in _PROBES.values()):
         return ImageFeatures(*(torch.from_numpy(found[_PROBES[name]]) for name in FEATURES))
@@ -211,7 +201,8 @@ def _compare_kept(found: Mapping[str, Array], feeds: Mapping[str, Array], t: int
     comparisons = []
     for kind in ("memory", "pointer"):
         kept = found[f"next_bank.{kind}_frame"] != t
-        for name in (kind, f"{kind}_frame", f"{kind}_conditioning"):
+        names = (kind, *(f"{kind}_{what}" for what in ("frame", "conditioning", "accepted")))
+        for name in (name for name in names if f"bank.{name}" in feeds):
             after, before = found[f"next_bank.{name}"][kept], feeds[f"bank.{name}"][kept]
             comparisons.append(compare(f"next_bank.{name}, other slots", after, before, 0.0))
     return comparisons
@@ -239,8 +230,23 @@ def _compare_step(
     ones = np.ones(rows, dtype=np.int64)
     comparisons.append(compare("frames written", slot.sum(1), ones, 0.0))
     comparisons.append(held("next_bank.pointer", found["next_bank.pointer"][place], output.pointer))
+    for kind, written in (("memory", slot), ("pointer", place)):
+        if (flags := found.get(f"next_bank.{kind}_accepted")) is not None:
+            comparisons.append(
+                compare(f"next_bank.{kind}_accepted", flags[written], np.full(rows, record.accepted), 0.0)
+            )
     turned = float(np.mean((found["masks"] > 0) != (output.masks.numpy() > 0)))
     comparisons.append(Comparison("thresholded masks, share of pixels that differ", turned, MASK_SHARE))
     if not (from_points and turned):
         comparisons.append(held("next_bank.memory", found["next_bank.memory"][slot], record.memory))
+    if record.motion is not None:
+        motion = record.motion
+        comparisons.append(held("phase", found["phase"], motion.phase))
+        comparisons.append(
+            held("next_bank.stable_frames", found["next_bank.stable_frames"], motion.state.stable_frames)
+        )
+        if not turned:  # a pixel on the edge moves the box that the filter is given
+            comparisons.append(held("motion_score", found["motion_score"], motion.motion_score, unit=1.0))
+            for name, state in (("mean", motion.state.mean), ("covariance", motion.state.covariance)):
+                comparisons.append(held(f"next_bank.kalman_{name}", found[f"next_bank.kalman_{name}"], state))
     return comparisons

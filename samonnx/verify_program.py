@@ -7,6 +7,8 @@ component, and here within ENCODER_TOLERANCE.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -16,11 +18,13 @@ from samonnx.eager_program import EagerRun
 from samonnx.engines import OpenGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.tracker import TrackedModel
 from samonnx.probed import TRUNK_MAP, probed
+from samonnx.programs.predict import encode_frame_program
 from samonnx.programs.program import Port, Program
 from samonnx.programs.segment import encode_image_program, encode_text_program
 from samonnx.verify import Comparison, compare
-from samonnx.verify_clip import ENCODER_TOLERANCE, normalised_frame, propagation_feeds
+from samonnx.verify_clip import ENCODER_TOLERANCE, model_frame, propagation_feeds
 
 __all__ = ["ProgramVerifier"]
 
@@ -32,11 +36,12 @@ EXAMPLES = ((0.3, 0.4, 0.24, 0.18), (0.71, 0.66, 0.131, 0.217))
 class ProgramVerifier:
     """Keeps the eager results of one image, so that programs that share components are cheap to verify together."""
 
-    def __init__(self, model: EfficientSAM3, tolerance: float) -> None:
+    def __init__(self, model: TrackedModel, tolerance: float) -> None:
         self._model, self._tolerance = model, tolerance
         self._eager = EagerRun()
-        self._image = torch.from_numpy(normalised_frame(0, model.tracker.sizes.image_size))
-        self._tokens = _tokens(model.detector.sizes.context_length)
+        self._size = model.tracker.sizes.image_size
+        self._image = torch.from_numpy(model_frame(model, 0))
+        self._tokens = _tokens(model.detector.sizes.context_length) if isinstance(model, EfficientSAM3) else None
         self._examples: dict[str, Tensor] = {}
         self._propagation: dict[tuple[Port, ...], dict[str, Tensor]] = {}
         self._trunk_maps: list[Tensor] = []
@@ -61,16 +66,22 @@ class ProgramVerifier:
         """The synthetic clip's frame 0, two words, two boxes and a point; a full bank; or the eager features of these.
         The same tensor objects for every program."""
         names = {port.name for port in program.inputs}
-        ready: dict[str, Tensor] = {"image": self._image, "token_ids": self._tokens}
+        ready: dict[str, Tensor] = {"image": self._image}
         if "features" in names:
             ready |= self._encoded(self._trunk_maps[-1] if self._trunk_maps else None)
+        if self._tokens is not None:
+            ready["token_ids"] = self._tokens
         if "text_features" in names:
-            ready |= self._eager.values(encode_text_program(self._model), {"token_ids": self._tokens})
+            ready |= self._eager.values(
+                encode_text_program(cast(EfficientSAM3, self._model)), {"token_ids": ready["token_ids"]}
+            )
         if program.bank:
             ready = self._propagated(program.inputs) | ready
         for port in program.inputs:
-            if port.name.startswith("prompt_") and port.name not in self._examples:
-                self._examples[port.name] = torch.from_numpy(_example(port))
+            if port.name.startswith("point_") and program.bank:
+                continue  # a propagated frame
+            if port.name not in self._examples and (example := _example(port, self._size)) is not None:
+                self._examples[port.name] = torch.from_numpy(example)
         ready |= self._examples
         return {name: ready[name] for name in names}
 
@@ -84,7 +95,12 @@ class ProgramVerifier:
     def _encoded(self, trunk_map: Tensor | None = None) -> dict[str, Tensor]:
         """Eager values of `encode_image`, from `trunk_map` if it is given."""
         given = {} if trunk_map is None else {"encode_trunk.trunk_map": trunk_map}
-        return self._eager.values(encode_image_program(self._model), {"image": self._image}, given)
+        program = (
+            encode_image_program(self._model)
+            if isinstance(self._model, EfficientSAM3)
+            else encode_frame_program(self._model)
+        )
+        return self._eager.values(program, {"image": self._image}, given)
 
     def _known_trunk_map(self, found: Array) -> Tensor:
         """One tensor for maps that are equal to the bit, so that eager results are found again."""
@@ -102,10 +118,21 @@ def _tokens(length: int) -> Tensor:
     return tokens
 
 
-def _example(port: Port) -> Array:
-    """What is given in a port of prompts: a positive and, if there is room, a negative example, other places empty."""
+def _example(port: Port, size: int) -> Array | None:
+    """What is given in a port of prompts: a positive and, if there is room, a negative example, other places empty;
+    earlier logits of the box around the first. None for other ports."""
     array = np.zeros(port.shape, port.dtype)
-    count = min(2, port.shape[1])
+    if port.name in ("mask_input", "mask_input_valid"):
+        if port.name.endswith("_valid"):
+            array[:1] = True
+        else:
+            side = port.shape[-1]
+            array[:] = -8
+            array[:, :, side // 4 : side // 2, side // 4 : side // 2] = 8
+        return array
+    if not port.name.startswith(("prompt_", "point_")):
+        return None
+    count, scale = min(2, port.shape[1]), size if port.name == "point_coords" else 1
     if port.name.endswith("_labels"):
         array[:] = -1
         array[0, :count] = (1, 0)[:count]
@@ -113,5 +140,5 @@ def _example(port: Port) -> Array:
         side = port.shape[-1]
         array[0, 0, side // 4 : side // 2, side // 4 : side // 2] = 1
     else:
-        array[0, :count] = [example[: port.shape[-1]] for example in EXAMPLES[:count]]
+        array[0, :count] = [np.multiply(example[: port.shape[-1]], scale) for example in EXAMPLES[:count]]
     return array

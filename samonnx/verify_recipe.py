@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import onnx_ir as ir
 import torch
 
 from samonnx.compile_summary import Figures
 from samonnx.engines import open_graph_for
-from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
+from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Program
 from samonnx.recipe import Recipe
 from samonnx.verify import Comparison, check_structure, require
@@ -21,9 +20,9 @@ from samonnx.verify_program import ProgramVerifier
 __all__ = ["RecipeVerifier", "clip_prompts"]
 
 
-def clip_prompts(recipe: Recipe) -> dict[int, FramePrompt]:
-    """The synthetic clip's prompt: one positive click on the ellipse of frame 0, at (0.3, 0.4) of the image."""
-    size = int(cast(int, recipe.model.args.get("image_size", 1008)))
+def clip_prompts(size: int) -> dict[int, FramePrompt]:
+    """The synthetic clip's prompt in pixels of an image of that size: one positive click on the ellipse of frame 0, at
+    (0.3, 0.4) of the image."""
     coords = torch.tensor([[0.3 * size, 0.4 * size]], dtype=torch.float32)
     return {0: FramePrompt(coords, torch.tensor([1], dtype=torch.int32))}
 
@@ -32,7 +31,7 @@ class RecipeVerifier:
     """Verifies the graphs of one program and target at a time, each program in its way; keeps what the eager side
     gave."""
 
-    def __init__(self, recipe: Recipe, model: EfficientSAM3) -> None:
+    def __init__(self, recipe: Recipe, model: TrackedModel) -> None:
         self._recipe, self._model = recipe, model
         self._calls = ProgramVerifier(model, recipe.verify.atol)
         self._maps: ImageFeatures | None = None
@@ -60,7 +59,7 @@ class RecipeVerifier:
     def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
         self._maps = self._maps or eager_maps(self._model)
         recipe, spec = self._recipe, self._recipe.verify
-        prompts = clip_prompts(recipe)
+        prompts = clip_prompts(self._model.tracker.sizes.image_size)
         return verify_clip(
             graphs,
             self._model,

@@ -33,7 +33,7 @@ def message(text: str, *overrides: str) -> str:
 def test_an_unknown_key_is_shown_with_the_close_one_and_all_that_are_allowed() -> None:
     assert message(GOOD + "memory:\n  recent_slot: 4\n") == (
         "a.yaml:6: unknown key `recent_slot` in `memory`; did you mean `recent_slots`? "
-        "allowed: conditioning_slots, recent_slots, pointer_slots, policy"
+        "allowed: conditioning_slots, recent_slots, pointer_slots, policy, selection, samurai"
     )
 
 
@@ -47,7 +47,7 @@ def test_an_unknown_key_at_the_top_lists_extends_too() -> None:
 def test_an_unknown_program_is_an_unknown_key() -> None:
     assert message(GOOD.replace("track", "segmant")) == (
         "a.yaml:4: unknown key `segmant` in `programs`; did you mean `segment`? "
-        "allowed: encode_text, encode_image, ground, segment, track, step"
+        "allowed: encode_text, encode_image, ground, segment, track, step, predict"
     )
 
 
@@ -112,8 +112,8 @@ def test_a_key_must_be_a_string() -> None:
         ("recent_slots: null", "memory.recent_slots: found null, allowed: a whole number, at least 1"),
         ("recent_slots: 0", "memory.recent_slots: found 0 (a whole number), allowed: a whole number, at least 1"),
         ("pointer_slots: 1", "memory.pointer_slots: found 1 (a whole number), allowed: a whole number, at least 2"),
-        ("policy: samurai", 'memory.policy: found "samurai" (a string), allowed: recent'),
-        ("policy: [recent]", 'memory.policy: found ["recent"] (a list), allowed: recent'),
+        ("policy: xmem", 'memory.policy: found "xmem" (a string), allowed: one of recent, selection, samurai'),
+        ("policy: [recent]", 'memory.policy: found ["recent"] (a list), allowed: one of recent, selection, samurai'),
     ],
 )
 def test_a_wrong_value_is_shown_with_what_is_allowed(setting: str, said: str) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 from samonnx.build_model import build_model
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.sam3_tracker import Tracker
+from samonnx.models.tracker import Tracker
 from samonnx.recipe import Recipe, load_recipe
 
 __all__ = ["ROOT", "TINY", "tiny_model", "tiny_recipe", "tiny_tracker"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from samonnx.models.detector import Detector, DetectorSizes
 from samonnx.models.feature_pyramid import VisionBackbone
 from samonnx.models.sam3_tracker import Sam3Tracker
 from samonnx.models.text_encoders import build_language_backbone
-from samonnx.models.tracker import TrackerSizes
+from samonnx.models.tracker import RGB, TrackerSizes
 from samonnx.models.trunks import build_trunk
 
 __all__ = ["EfficientSAM3", "build"]
@@ -21,6 +22,9 @@ __all__ = ["EfficientSAM3", "build"]
 
 class EfficientSAM3(nn.Module):
     """`detector` and `tracker`. Keys that nothing reads are parameters too, so that a released file loads whole."""
+
+    image_mean: ClassVar[RGB] = (0.5, 0.5, 0.5)
+    image_std: ClassVar[RGB] = (0.5, 0.5, 0.5)
 
     # Rotary tables that SAM 3's own files carry, as complex numbers; ours are computed.
     ignored_keys: tuple[str, ...] = ("detector.backbone.vision_backbone.trunk.blocks.*.attn.freqs_cis",)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from samonnx.models.mask_decoder import DecodedMasks
+from samonnx.models.motion_selection import MotionChoice
 from samonnx.models.tracker import FrameOutput, TrackedModel
 
 __all__ = [
@@ -61,11 +62,17 @@ class FramePrompt:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What later frames may attend, and the frame's output (one object: O = 1)."""
+    """What later frames may attend, and the frame's output (one object: O = 1).
+
+    `accepted`: whether frames further on than the next may attend it; `motion`: how the mask was chosen. Policies that
+    know neither (`recent` knows none) leave them out.
+    """
 
     output: FrameOutput
     memory: Tensor
     conditioned: Tensor | None
+    accepted: bool = False
+    motion: MotionChoice | None = None
 
 
 def closest_conditioning_frames(frame_index: int, frames: list[int], limit: int) -> list[int]:
@@ -86,8 +93,9 @@ def closest_conditioning_frames(frame_index: int, frames: list[int], limit: int)
 
 
 class ReferenceTracker:
-    """One object's tracker. `conditioning_limit` conditioning frames (None: all, as SAM 2's video predictor has it),
-    `recent_frames` frames back, `num_frames` of the clip (0 unknown).
+    """One object's tracker under the policy `recent`; `reference_policies` has the others. `conditioning_limit`
+    conditioning frames (None: all, as SAM 2's video predictor has it), `recent_frames` frames back, `num_frames` of the
+    clip (0 unknown).
 
     `conditioning` and `others` map frame indices to records and grow without bound.
     """
@@ -109,12 +117,21 @@ class ReferenceTracker:
         self.conditioning: dict[int, FrameRecord] = {}
         self.others: dict[int, FrameRecord] = {}
 
-    def memory_frames(self, frame_index: int) -> tuple[list[int], list[int]]:
-        """Conditioning frames and recent frames (oldest first) whose memory this frame attends."""
+    @property
+    def pointer_window(self) -> int:
+        """How many frames back pointers are attended."""
+        return min(self.num_frames or self.max_pointers, self.max_pointers) - 1
+
+    def prompted_and_other_frames(self, frame_index: int) -> tuple[list[int], set[int]]:
+        """The conditioning frames that count as such for this frame, in their order, and all other frames."""
         chosen = list(self.conditioning)
         if self.conditioning_limit is not None:
             chosen = closest_conditioning_frames(frame_index, chosen, self.conditioning_limit)
-        available = set(self.others) | (set(self.conditioning) - set(chosen))
+        return chosen, set(self.others) | (set(self.conditioning) - set(chosen))
+
+    def memory_frames(self, frame_index: int) -> tuple[list[int], list[int]]:
+        """Conditioning frames and recent frames (oldest first) whose memory this frame attends."""
+        chosen, available = self.prompted_and_other_frames(frame_index)
         recent = [t for t in range(frame_index - self.recent_frames, frame_index) if t in available]
         return chosen, recent
 
@@ -125,11 +142,13 @@ class ReferenceTracker:
     def pointer_frames(self, frame_index: int) -> list[int]:
         """Frames whose pointer this frame attends: conditioning ones that are not later, then recent ones, nearest
         first."""
-        chosen, _ = self.memory_frames(frame_index)
-        available = set(self.others) | (set(self.conditioning) - set(chosen))
-        window = min(self.num_frames or self.max_pointers, self.max_pointers) - 1
-        back = [frame_index - d for d in range(1, window + 1)]
+        chosen, available = self.prompted_and_other_frames(frame_index)
+        back = [frame_index - d for d in range(1, self.pointer_window + 1)]
         return [t for t in chosen if t <= frame_index] + [t for t in back if t in available]
+
+    def pointer_distances(self, frame_index: int, frames: list[int]) -> list[int]:
+        """Distance of each of the `pointer_frames`, before it is divided, see `Tracker.pointer_position`."""
+        return [frame_index - t for t in frames]
 
     def record(self, frame: int) -> FrameRecord:
         """The frame's record; a conditioning frame's replaces an earlier ordinary one."""
@@ -142,13 +161,12 @@ class ReferenceTracker:
         age = torch.tensor([last] * len(chosen) + self.ages(frame_index, recent))
         memory = torch.stack([self.record(t).memory[0].flatten(1).T for t in chosen + recent])[None]
         frames = self.pointer_frames(frame_index)
-        window = min(self.num_frames or self.max_pointers, self.max_pointers) - 1
         if frames:
             pointer = torch.stack([self.record(t).output.pointer for t in frames], dim=1)
         else:
             pointer = torch.zeros(1, 0, self.tracker.sizes.hidden_dim)
-        distance = torch.tensor([[frame_index - t for t in frames]], dtype=torch.int32)
-        position = self.tracker.pointer_position(distance, torch.tensor(window))
+        distance = torch.tensor([self.pointer_distances(frame_index, frames)], dtype=torch.int32)
+        position = self.tracker.pointer_position(distance, torch.tensor(self.pointer_window))
         return memory, self.tracker.memory_position(age)[None], self.tracker.pointer_tokens(pointer), position
 
     def step(
@@ -163,14 +181,18 @@ class ReferenceTracker:
                 features = conditioned = self.tracker.attend_memory(image.features, *self.memory_inputs(frame_index))
             else:
                 features = self.tracker.without_memory(image.features)
-        output = self.decode(image, features, prompt, attends_memory=conditioned is not None)
+        output, motion = self.decode(frame_index, image, features, prompt, attends_memory=conditioned is not None)
         by_mask = prompt.mask is not None
         points = torch.tensor([0 if by_mask else len(prompt.labels)], dtype=torch.int32)
         from_points = self.tracker.counts_as_from_points(points, torch.tensor([by_mask]))
         memory = self.tracker.encode_memory(image.features, output.masks, output.object_score, from_points)
-        record = FrameRecord(output, memory, conditioned)
+        record = FrameRecord(output, memory, conditioned, self.accepts(output, motion), motion)
         self.remember(frame_index, record, prompt)
         return record
+
+    def accepts(self, output: FrameOutput, motion: MotionChoice | None) -> bool:
+        """`FrameRecord.accepted` of a frame."""
+        return False
 
     def remember(self, frame_index: int, record: FrameRecord, prompt: FramePrompt) -> None:
         """Put a frame's record in its place; it replaces an earlier one of the frame."""
@@ -180,7 +202,9 @@ class ReferenceTracker:
         other.pop(frame_index, None)
         place[frame_index] = record
 
-    def decode(self, image: ImageFeatures, features: Tensor, prompt: FramePrompt, attends_memory: bool) -> FrameOutput:
+    def decode(
+        self, frame_index: int, image: ImageFeatures, features: Tensor, prompt: FramePrompt, attends_memory: bool
+    ) -> tuple[FrameOutput, MotionChoice | None]:
         """Prompt encoder, mask decoder, choice of the mask; a mask prompt is the output itself."""
         encoder, decoder = self.tracker.sam_prompt_encoder, self.tracker.sam_mask_decoder
         coords, labels = prompt.coords, prompt.labels
@@ -198,14 +222,17 @@ class ReferenceTracker:
             dense = encoder.no_mask_map()
         decoded = decoder(features, encoder.dense_position(), sparse, None, dense, image.high_res_0, image.high_res_1)
         if prompt.mask is not None:
-            output = self.take_mask(decoded, torch.tensor([False]))
-            return self.tracker.output_of_mask_prompt(prompt.mask[None, None], output)
+            output, motion = self.take_mask(frame_index, decoded, torch.tensor([False]))
+            return self.tracker.output_of_mask_prompt(prompt.mask[None, None], output), motion
         count = torch.tensor([len(prompt.labels)], dtype=torch.int32)
-        return self.take_mask(decoded, self.tracker.uses_candidates(count, torch.tensor([attends_memory])))
+        candidates = self.tracker.uses_candidates(count, torch.tensor([attends_memory]))
+        return self.take_mask(frame_index, decoded, candidates)
 
-    def take_mask(self, decoded: DecodedMasks, candidates: Tensor) -> FrameOutput:
+    def take_mask(
+        self, frame_index: int, decoded: DecodedMasks, candidates: Tensor
+    ) -> tuple[FrameOutput, MotionChoice | None]:
         """The decoder's masks → the frame's output; `candidates` bool [1]: whether it is one of the three."""
-        return self.tracker.output(decoded, candidates)
+        return self.tracker.output(decoded, candidates), None
 
 
 def run_clip(

@@ -23,14 +23,13 @@ from samonnx.models.hiera import HIERA_SIZES, HieraSizes
 from samonnx.models.memory_attention import MemoryAttention
 from samonnx.models.memory_encoder import MemoryEncoder
 from samonnx.models.sam2_image_encoder import ImageEncoder
-from samonnx.models.tracker import Tracker, TrackerSizes
+from samonnx.models.tracker import RGB, Tracker, TrackerSizes
 from samonnx.pins import BranchPoint
 
 __all__ = ["IMAGE_MEAN", "IMAGE_STD", "STRIDE", "TINY", "TRUNKS", "Sam2", "build"]
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""Of red, green and blue in 0…1: the network takes (value - mean) / deviation."""
+IMAGE_MEAN: RGB = (0.485, 0.456, 0.406)
+IMAGE_STD: RGB = (0.229, 0.224, 0.225)
 
 STRIDE = 16
 """Pixels along a side of a cell of the image embedding."""
@@ -44,6 +43,9 @@ TRUNKS: Mapping[str, HieraSizes] = MappingProxyType({**HIERA_SIZES, "tiny": TINY
 
 class Sam2(Tracker):
     """Image encoder and tracker in one module, as the checkpoint has them."""
+
+    image_mean: ClassVar[RGB] = IMAGE_MEAN
+    image_std: ClassVar[RGB] = IMAGE_STD
 
     # Component name → key prefixes, for the report of a loaded checkpoint.
     components: Mapping[str, tuple[str, ...]] = MappingProxyType(

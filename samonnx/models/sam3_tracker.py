@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from samonnx.models.memory_attention import MemoryAttention
 from samonnx.models.memory_encoder import MemoryEncoder
-from samonnx.models.tracker import FrameOutput, TrackerSizes
-from samonnx.models.tracker import Tracker as SharedTracker
+from samonnx.models.tracker import Tracker, TrackerSizes
 
-__all__ = ["FrameOutput", "Sam3Tracker", "Tracker", "TrackerSizes"]
+__all__ = ["Sam3Tracker"]
 
 
 class _Transformer(nn.Module):
@@ -26,7 +25,7 @@ class _Transformer(nn.Module):
         return conditioned
 
 
-class Sam3Tracker(SharedTracker):
+class Sam3Tracker(Tracker):
     """The shared tracker with memory attention as `transformer.encoder` and memory encoder as `maskmem_backbone`."""
 
     def __init__(self, sizes: TrackerSizes) -> None:
@@ -44,7 +43,3 @@ class Sam3Tracker(SharedTracker):
     def memory_map(self, features: Tensor, mask_values: Tensor) -> Tensor:
         memory: Tensor = self.maskmem_backbone(features, mask_values)
         return memory
-
-
-Tracker = Sam3Tracker
-"""The name under which the programs of SAM 3 know it."""

@@ -24,10 +24,12 @@ from samonnx.models.position_encoding import sine_1d, sine_map
 from samonnx.models.prompt_encoder import PromptEncoder
 from samonnx.pins import BranchPoint, declare
 
-__all__ = ["FrameOutput", "TrackedModel", "Tracker", "TrackerSizes"]
+__all__ = ["RGB", "FrameOutput", "TrackedModel", "Tracker", "TrackerSizes"]
 
 ABSENT_LOGIT = -1024.0
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
+
+RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,10 @@ class Tracker(nn.Module, ABC):
 
 class TrackedModel(Protocol):
     """A model whose image encoder feeds a tracker."""
+
+    image_mean: ClassVar[RGB]
+    image_std: ClassVar[RGB]
+    """Of red, green and blue in 0…1: the image encoder takes (value - mean) / deviation."""
 
     @property
     def tracker(self) -> Tracker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from samonnx.models.detector import DetectorSizes
+from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Port
 
 if TYPE_CHECKING:
@@ -17,13 +18,22 @@ F32, I32, FLAG = "float32", "int32", "bool"
 LABELS = "1 positive (like this), 0 negative (not like this), -1 empty place"
 
 
-def image_port(size: int) -> Port:
+def image_port(model: TrackedModel) -> Port:
+    """`image`, normalised as the model has it."""
+    size, mean, std = model.tracker.sizes.image_size, model.image_mean, model.image_std
+
+    def numbers(values: tuple[float, ...]) -> str:
+        return str(values[0]) if len(set(values)) == 1 else f"({', '.join(map(str, values))})"
+
+    lowest = min(-m / s for m, s in zip(mean, std, strict=True))
+    highest = max((1 - m) / s for m, s in zip(mean, std, strict=True))
     return Port(
         "image",
         F32,
         (1, 3, size, size),
-        "frame, RGB, normalised as (x / 255 - 0.5) / 0.5; encoded once for everything that is asked of it",
-        "-1 … 1",
+        f"frame, RGB, normalised as (x / 255 - {numbers(mean)}) / {numbers(std)}; encoded once for everything that is "
+        "asked of it",
+        f"{lowest:.3g} … {highest:.3g}",
     )
 
 

@@ -26,12 +26,13 @@ from samonnx.programs.detect_ports import (
     text_ports,
     token_port,
 )
+from samonnx.programs.image_encoder import trunk_component
 from samonnx.programs.program import Component, Port, Program, Wire, example_tensors
 
 if TYPE_CHECKING:
     from samonnx.recipe import DetectionSpec
 
-__all__ = ["encode_image_program", "encode_text_program", "ground_program", "segment_program", "trunk_component"]
+__all__ = ["encode_image_program", "encode_text_program", "ground_program", "segment_program"]
 
 DETECTING = frozenset({"ground", "segment", "step"})
 """Programs whose results come from all components of `_grounding`."""
@@ -41,11 +42,11 @@ RESULTS = ("boxes", "logits", "presence", "scores", "masks", "semantic_mask")
 
 def segment_program(model: EfficientSAM3, spec: DetectionSpec, prefix: str = "") -> Program:
     """image, words, boxes and points → detections, whose ports get `prefix` in front of their names."""
-    sizes, image_size = model.detector.sizes, model.tracker.sizes.image_size
+    sizes = model.detector.sizes
     places = prompt_ports(sizes, spec)
     return _program(
         "segment",
-        (image_port(image_size), token_port(sizes), *places),
+        (image_port(model), token_port(sizes), *places),
         detection_ports(sizes, prefix),
         (trunk_component(model), _neck(model), _text(model), *_grounding(model, spec)),
         {
@@ -77,7 +78,7 @@ def encode_image_program(model: EfficientSAM3) -> Program:
     outputs = image_map_ports(model.detector.sizes)
     return _program(
         "encode_image",
-        (image_port(model.tracker.sizes.image_size),),
+        (image_port(model),),
         outputs,
         (trunk_component(model), _neck(model)),
         {"encode_trunk": {"image": "image"}, "detector_neck": {"trunk_map": "encode_trunk.trunk_map"}},
@@ -96,14 +97,6 @@ def ground_program(model: EfficientSAM3, spec: DetectionSpec) -> Program:
         _grounding(model, spec),
         _grounding_feeds("", "", places),
         _result_sources(),
-    )
-
-
-def trunk_component(model: EfficientSAM3) -> Component:
-    size = model.tracker.sizes.image_size
-    backbone = model.detector.backbone.vision_backbone
-    return _component(
-        "encode_trunk", parts.EncodeTrunk(backbone), {"image": torch.zeros(1, 3, size, size)}, "trunk_map"
     )
 
 

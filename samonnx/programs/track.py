@@ -3,7 +3,6 @@ bank contract)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,119 +10,23 @@ import torch
 from torch import Tensor
 
 from samonnx.errors import SamonnxError
-from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.programs import track_components as parts
-from samonnx.programs.detect_ports import image_port
-from samonnx.programs.program import BankTensor, Component, Port, Program, Specialisation, Wire, example_tensors
-from samonnx.programs.segment import trunk_component
+from samonnx.models.bank_policies import MemoryPolicy, Samurai
+from samonnx.models.tracker import TrackedModel
+from samonnx.programs import bank_components, track_components
+from samonnx.programs.image_encoder import frame_encoder
+from samonnx.programs.policy import memory_policy
+from samonnx.programs.program import Component, Port, Program, Specialisation, Wire, example_tensors
+from samonnx.programs.track_bank import bank_layout
+from samonnx.programs.track_ports import track_ports
+from samonnx.programs.track_wires import PROMPT, track_wires
 
 if TYPE_CHECKING:
     from samonnx.recipe import MemorySpec, TrackSpec
 
-__all__ = ["BANK", "track_program"]
-
-BANK = (
-    BankTensor("memory", 0.0),
-    BankTensor("memory_frame", -1),
-    BankTensor("memory_conditioning", False),
-    BankTensor("pointer", 0.0),
-    BankTensor("pointer_frame", -1),
-    BankTensor("pointer_conditioning", False),
-)
-
-BANK_MEANINGS = {
-    "memory": ("spatial memory features as they enter memory attention, one map a slot", "finite"),
-    "memory_frame": ("frame index of each slot; -1: the slot is empty", "-1, 0 … 2^29"),
-    "memory_conditioning": ("whether the slot holds a conditioning frame (a frame with a prompt)", "false, true"),
-    "pointer": ("object pointers, one vector a slot", "finite"),
-    "pointer_frame": ("frame index of each pointer; -1: empty", "-1, 0 … 2^29"),
-    "pointer_conditioning": ("whether the pointer comes from a conditioning frame", "false, true"),
-}
+__all__ = ["track_program"]
 
 
-def _bank_shapes(model: EfficientSAM3, memory: MemorySpec, objects: int) -> dict[str, tuple[int, ...]]:
-    sizes = model.tracker.sizes
-    places = memory.conditioning_slots + memory.pointer_slots - 1
-    return {
-        "memory": (objects, memory.slots, sizes.memory_dim, sizes.grid, sizes.grid),
-        "memory_frame": (objects, memory.slots),
-        "memory_conditioning": (objects, memory.slots),
-        "pointer": (objects, places, sizes.hidden_dim),
-        "pointer_frame": (objects, places),
-        "pointer_conditioning": (objects, places),
-    }
-
-
-def _ports(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    sizes = model.tracker.sizes
-    o, k, s, low = spec.objects, spec.points, sizes.image_size, 4 * sizes.grid
-    f32, i32, flag = "float32", "int32", "bool"
-    bank_dtypes = {"memory": f32, "pointer": f32, "memory_frame": i32, "pointer_frame": i32}
-    shapes = _bank_shapes(model, memory, o)
-
-    def bank(prefix: str) -> list[Port]:
-        return [
-            Port(f"{prefix}.{t.name}", bank_dtypes.get(t.name, flag), shapes[t.name], *BANK_MEANINGS[t.name])
-            for t in BANK
-        ]
-
-    inputs = [
-        image_port(s),
-        Port(
-            "frame_index", i32, (), "index of this frame; to track backwards, number the frames backwards", "0 … 2^29"
-        ),
-        Port("num_frames", i32, (), "length of the clip; 0 when unknown (a stream)", "0 … 2^29"),
-        Port("point_coords", f32, (o, k, 2), f"x, y in pixels of the {s} x {s} image", f"0 … {s}"),
-        Port(
-            "point_labels",
-            i32,
-            (o, k),
-            "1 positive, 0 negative, 2 and 3 box corners (top left, bottom right), -1 empty place",
-            "-1 … 3",
-        ),
-        Port(
-            "attend_memory",
-            flag,
-            (o,),
-            "false takes the no-memory path (a prompted frame); an empty bank takes it by itself",
-            "",
-        ),
-        Port("mask_prompt", f32, (o, 1, s, s), "binary mask given as prompt", "0 or 1"),
-        Port(
-            "mask_prompt_valid", flag, (o,), "whether the object has a mask prompt; it silences the object's points", ""
-        ),
-        Port(
-            "prev_logits",
-            f32,
-            (o, 1, low, low),
-            "earlier low-resolution logits of this frame, with a correction click",
-            "-32 … 32",
-        ),
-        Port("prev_logits_valid", flag, (o,), "whether the object has earlier logits", ""),
-        *bank("bank"),
-    ]
-    outputs = [
-        Port(
-            "low_res_masks",
-            f32,
-            (o, 1, low, low),
-            "mask logits at a quarter of 8/7 of the image size",
-            "-1024 where absent",
-        ),
-        Port("masks", f32, (o, 1, s, s), "mask logits at image size", "-1024 where absent"),
-        Port("ious", f32, (o, 3), "predicted IoU of each candidate", "0 … 1"),
-        Port("iou", f32, (o, 1), "predicted IoU of the mask taken (1 for a mask prompt)", "0 … 1"),
-        Port(
-            "mask_choice", i32, (o,), "candidate taken; -1: the single-mask output, or the mask prompt itself", "-1 … 2"
-        ),
-        Port("object_score", f32, (o, 1), "logit: the object is present in this frame", ""),
-        Port("object_pointer", f32, (o, sizes.hidden_dim), "this frame's object pointer", ""),
-        *bank("next_bank"),
-    ]
-    return tuple(inputs), tuple(outputs)
-
-
-def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> Program:
+def track_program(model: TrackedModel, memory: MemorySpec, spec: TrackSpec) -> Program:
     """The program of a recipe's `memory` and `programs.track`.
 
     Raises SamonnxError when the model has no temporal position for that many recent frames.
@@ -132,147 +35,13 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
     if memory.recent_slots > positions:
         raise SamonnxError(
             f"memory.recent_slots: {memory.recent_slots} found, at most {positions} allowed: the checkpoint's table "
-            f"tracker.maskmem_tpos_enc has {positions} rows for recent frames and one for conditioning frames"
+            f"maskmem_tpos_enc has {positions} rows for recent frames and one for conditioning frames"
         )
-    inputs, outputs = _ports(model, memory, spec)
-    tracker = model.tracker
-    sizes, o = tracker.sizes, spec.objects
-    example = example_tensors((*inputs, *outputs))
-    d, cells, parts_per_pointer = sizes.hidden_dim, sizes.grid**2, sizes.hidden_dim // sizes.memory_dim
-    pointer_tokens = (memory.conditioning_slots + memory.pointer_slots - 1) * parts_per_pointer
-
-    features = torch.zeros(1, d, sizes.grid, sizes.grid)
-    high_res_0 = torch.zeros(1, d // 8, 4 * sizes.grid, 4 * sizes.grid)
-    high_res_1 = torch.zeros(1, d // 4, 2 * sizes.grid, 2 * sizes.grid)
-    counts = torch.zeros(o, dtype=torch.int32)
-    flags = torch.zeros(o, dtype=torch.bool)
-    bank = {name: example[f"bank.{name}"] for name in (t.name for t in BANK)}
-
-    def component(
-        name: str, module: torch.nn.Module, given: Mapping[str, Tensor], returned: tuple[str, ...]
-    ) -> Component:
-        return Component(name, module.eval(), given, returned)
-
-    def read_bank(name: str, filled: int | None = None) -> Component:
-        return component(
-            name,
-            parts.ReadBank(tracker, memory.conditioning_slots, memory.recent_slots, memory.pointer_slots, filled),
-            {name: example[name] for name in ("frame_index", "num_frames", "attend_memory")} | bank,
-            ("slots", "memory_position", "memory_valid", "tokens", "pointer_position", "pointer_valid", "attends"),
-        )
-
-    memory_example = torch.zeros(o, 2, cells, sizes.memory_dim)
-    pointer_example = torch.zeros(o, 2 * parts_per_pointer, sizes.memory_dim)
-    attend_memory = Component(
-        "attend_memory",
-        parts.AttendMemory(tracker).eval(),
-        {
-            "features": features,
-            "memory": memory_example,
-            "memory_position": memory_example,
-            "pointers": pointer_example,
-            "pointer_position": pointer_example,
-        },
-        ("conditioned",),
-        symbolic={
-            "memory": {1: "memory_slots"},
-            "memory_position": {1: "memory_slots"},
-            "pointers": {1: "pointer_tokens"},
-            "pointer_position": {1: "pointer_tokens"},
-        },
-        bindings={"memory_slots": memory.slots, "pointer_tokens": pointer_tokens},
-        validity={"memory_slots": "memory_valid", "pointer_tokens": "pointer_valid"},
-        seen_in=frozenset({"track", "step"}),
-    )
-    components = (
-        trunk_component(model),
-        Component(
-            "tracker_neck",
-            parts.TrackerNeck(model).eval(),
-            {"trunk_map": torch.zeros(model.trunk_map_shape)},
-            ("high_res_0", "high_res_1", "features"),
-            seen_in=frozenset({"step"}),  # `track` is compared behind these maps
-        ),
-        read_bank("read_bank"),
-        attend_memory,
-        component(
-            "encode_prompt",
-            parts.EncodePrompt(tracker),
-            {
-                name: example[name]
-                for name in (
-                    "point_coords",
-                    "point_labels",
-                    "mask_prompt",
-                    "mask_prompt_valid",
-                    "prev_logits",
-                    "prev_logits_valid",
-                )
-            },
-            ("sparse", "sparse_valid", "dense", "number_of_points"),
-        ),
-        component(
-            "decode_masks",
-            parts.DecodeMasks(tracker),
-            {
-                "features": features,
-                "conditioned": features.expand(o, -1, -1, -1),
-                "attends": flags,
-                "mask_prompt_valid": flags,
-                "sparse": torch.zeros(
-                    o, spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1, d
-                ),
-                "sparse_valid": torch.zeros(
-                    o,
-                    spec.points + 2 if tracker.sam_prompt_encoder.pad_with_empty_point else spec.points + 1,
-                    dtype=torch.bool,
-                ),
-                "dense": features.expand(o, -1, -1, -1),
-                "high_res_0": high_res_0,
-                "high_res_1": high_res_1,
-            },
-            ("mask_logits", "all_ious", "tokens", "object_score"),
-        ),
-        component(
-            "take_mask",
-            parts.TakeMask(tracker),
-            {
-                "mask_logits": torch.zeros(o, 4, 4 * sizes.grid, 4 * sizes.grid),
-                "all_ious": torch.zeros(o, 4),
-                "tokens": torch.zeros(o, 4, d),
-                "decoded_score": torch.zeros(o, 1),
-                "number_of_points": counts,
-                "attends": flags,
-                "mask_prompt": example["mask_prompt"],
-                "mask_prompt_valid": flags,
-            },
-            ("low_res_masks", "masks", "ious", "iou", "mask_choice", "object_score", "object_pointer"),
-        ),
-        component(
-            "encode_memory",
-            parts.EncodeMemory(tracker),
-            {
-                "features": features,
-                "masks": example["masks"],
-                "object_score": torch.zeros(o, 1),
-                "number_of_points": counts,
-            },
-            ("memory",),
-        ),
-        component(
-            "write_bank",
-            parts.WriteBank(memory.conditioning_slots),
-            {
-                "frame_index": example["frame_index"],
-                "number_of_points": counts,
-                "mask_prompt_valid": flags,
-                "new_memory": torch.zeros(o, sizes.memory_dim, sizes.grid, sizes.grid),
-                "object_pointer": example["object_pointer"],
-            }
-            | bank,
-            tuple(f"next_{t.name}" for t in BANK),
-        ),
-    )
+    policy = memory_policy(memory)
+    inputs, outputs = track_ports(model, policy, spec)
+    encoder, layout = frame_encoder(model), bank_layout(policy)
+    own = _Components(model, policy, spec, (*inputs, *outputs))
+    attend_memory = own.attend_memory()
 
     def partly_filled(k: int) -> Specialisation:
         """The slots from k on are empty, so their keys have softmax weight 0 and nothing else of them is read by the
@@ -283,85 +52,206 @@ def track_program(model: EfficientSAM3, memory: MemorySpec, spec: TrackSpec) -> 
             f"a bank that holds memories in its first {k} slots at most",
             filled=k,
             components={
-                "read_bank": read_bank(f"read_bank@{k}", k),
+                "read_bank": own.read_bank(f"read_bank@{k}", k),
                 "attend_memory": replace(attend_memory, name=f"attend_memory@{k}", bindings=bound),
             },
         )
 
-    empty_bank = {t.input: t.empty for t in BANK}
+    empty_bank = {t.input: t.empty for t in layout.tensors}
     first = Specialisation("track@first", "an empty bank: nothing has been tracked yet", pinned=empty_bank)
+    wires = track_wires(policy, encoder.feeds)
     return Program(
         name="track",
         inputs=inputs,
         outputs=outputs,
-        components=components,
-        wires=_wires(),
-        bank=BANK,
+        components=(*encoder.components, own.read_bank("read_bank"), attend_memory, *own.behind_the_attention()),
+        wires=tuple(wires) + tuple(Wire(_source(port, policy), port.name) for port in outputs),
+        bank=layout.tensors,
         pinned={} if spec.mask_prompt else {"mask_prompt": 0.0, "mask_prompt_valid": False},
         specialisations=(first, *(partly_filled(k) for k in spec.filled_of(memory.slots))),
     )
 
 
-def _wires() -> tuple[Wire, ...]:
-    """Every component input and every program output, by what feeds it."""
-    feeds = {
-        "encode_trunk": {"image": "image"},
-        "tracker_neck": {"trunk_map": "encode_trunk.trunk_map"},
-        "read_bank": {name: name for name in ("frame_index", "num_frames", "attend_memory")}
-        | {t.name: t.input for t in BANK},
-        "attend_memory": {"features": "tracker_neck.features"}
-        | {"memory": "read_bank.slots", "pointers": "read_bank.tokens"}
-        | {
-            name: f"read_bank.{name}"
-            for name in ("memory_position", "pointer_position", "memory_valid", "pointer_valid")
-        },
-        "encode_prompt": {
-            name: name
-            for name in (
-                "point_coords",
-                "point_labels",
-                "mask_prompt",
-                "mask_prompt_valid",
-                "prev_logits",
-                "prev_logits_valid",
-            )
-        },
-        "decode_masks": {
-            "features": "tracker_neck.features",
-            "conditioned": "attend_memory.conditioned",
-            "attends": "read_bank.attends",
-            "mask_prompt_valid": "mask_prompt_valid",
-            "sparse": "encode_prompt.sparse",
-            "sparse_valid": "encode_prompt.sparse_valid",
-            "dense": "encode_prompt.dense",
-            "high_res_0": "tracker_neck.high_res_0",
-            "high_res_1": "tracker_neck.high_res_1",
-        },
-        "take_mask": {name: f"decode_masks.{name}" for name in ("mask_logits", "all_ious", "tokens")}
-        | {
-            "decoded_score": "decode_masks.object_score",
-            "number_of_points": "encode_prompt.number_of_points",
-            "attends": "read_bank.attends",
-            "mask_prompt": "mask_prompt",
-            "mask_prompt_valid": "mask_prompt_valid",
-        },
-        "encode_memory": {
-            "features": "tracker_neck.features",
-            "masks": "take_mask.masks",
-            "object_score": "take_mask.object_score",
-            "number_of_points": "encode_prompt.number_of_points",
-        },
-        "write_bank": {
-            "frame_index": "frame_index",
-            "number_of_points": "encode_prompt.number_of_points",
-            "mask_prompt_valid": "mask_prompt_valid",
-            "new_memory": "encode_memory.memory",
-            "object_pointer": "take_mask.object_pointer",
+def _source(port: Port, policy: MemoryPolicy) -> str:
+    """What gives the output: the bank is written by `write_bank`, but for the filter's state."""
+    name = port.name.replace(".", "_")
+    if not name.startswith("next_bank_"):
+        return f"choose_mask.{name}" if name in ("phase", "motion_score") else f"take_mask.{name}"
+    of_filter = {f"next_bank_{t.name}" for t in bank_layout(policy).filter}
+    return f"{'choose_mask' if name in of_filter else 'write_bank'}.{name.replace('next_bank_', 'next_')}"
+
+
+class _Components:
+    """Makes the components, with example inputs of the right shapes."""
+
+    def __init__(self, model: TrackedModel, policy: MemoryPolicy, spec: TrackSpec, ports: tuple[Port, ...]) -> None:
+        self._tracker, self._policy, self._spec = model.tracker, policy, spec
+        self._example = example_tensors(ports)
+        self._layout = bank_layout(policy)
+        sizes, o = model.tracker.sizes, spec.objects
+        self._sizes = sizes
+        d, g = sizes.hidden_dim, sizes.grid
+        self._features = torch.zeros(1, d, g, g)
+        self._decoded = {
+            "mask_logits": torch.zeros(o, 4, 4 * g, 4 * g),
+            "all_ious": torch.zeros(o, 4),
+            "tokens": torch.zeros(o, 4, d),
+            "decoded_score": torch.zeros(o, 1),
         }
-        | {t.name: t.input for t in BANK},
-    }
-    wires = [Wire(source, f"{part}.{target}") for part, given in feeds.items() for target, source in given.items()]
-    results = ("low_res_masks", "masks", "ious", "iou", "mask_choice", "object_score", "object_pointer")
-    wires += [Wire(f"take_mask.{name}", name) for name in results]
-    wires += [Wire(f"write_bank.next_{t.name}", t.output) for t in BANK]
-    return tuple(wires)
+        self._counts = {"number_of_points": torch.zeros(o, dtype=torch.int32)}
+        self._attends = {"attends": torch.zeros(o, dtype=torch.bool)}
+        self._by_mask = {"mask_prompt_valid": torch.zeros(o, dtype=torch.bool)}
+
+    def _given(self, *names: str) -> dict[str, Tensor]:
+        return {name: self._example[name] for name in names}
+
+    def _frames_of_bank(self) -> dict[str, Tensor]:
+        return {t.name: self._example[t.input] for t in self._layout.frames + self._layout.accepted}
+
+    def read_bank(self, name: str, filled: int | None = None) -> Component:
+        return Component(
+            name,
+            bank_components.ReadBank(self._tracker, self._policy, filled).eval(),
+            self._given("frame_index", "num_frames", "attend_memory") | self._frames_of_bank(),
+            ("slots", "memory_position", "memory_valid", "tokens", "pointer_position", "pointer_valid", "attends"),
+        )
+
+    def attend_memory(self) -> Component:
+        sizes, o = self._sizes, self._spec.objects
+        parts = sizes.hidden_dim // sizes.memory_dim
+        memory, pointer = (
+            torch.zeros(o, 2, sizes.grid**2, sizes.memory_dim),
+            torch.zeros(o, 2 * parts, sizes.memory_dim),
+        )
+        slots, tokens = {1: "memory_slots"}, {1: "pointer_tokens"}
+        return Component(
+            "attend_memory",
+            track_components.AttendMemory(self._tracker).eval(),
+            {
+                "features": self._features,
+                "memory": memory,
+                "memory_position": memory,
+                "pointers": pointer,
+                "pointer_position": pointer,
+            },
+            ("conditioned",),
+            symbolic={"memory": slots, "memory_position": slots, "pointers": tokens, "pointer_position": tokens},
+            bindings={"memory_slots": self._policy.slots, "pointer_tokens": self._policy.pointer_places * parts},
+            validity={"memory_slots": "memory_valid", "pointer_tokens": "pointer_valid"},
+            seen_in=frozenset({"track", "step"}),
+        )
+
+    def behind_the_attention(self) -> tuple[Component, ...]:
+        """From the conditioned features on, in order."""
+        choosing = (self._choose_mask(self._policy),) if isinstance(self._policy, Samurai) else ()
+        accepting = (self._accept_frame(),) if self._policy.accepts_memories else ()
+        return (
+            self._encode_prompt(),
+            self._decode_masks(),
+            *choosing,
+            self._take_mask(),
+            self._encode_memory(),
+            *accepting,
+            self._write_bank(),
+        )
+
+    def _encode_prompt(self) -> Component:
+        return Component(
+            "encode_prompt",
+            track_components.EncodePrompt(self._tracker).eval(),
+            self._given(*PROMPT),
+            ("sparse", "sparse_valid", "dense", "number_of_points"),
+        )
+
+    def _decode_masks(self) -> Component:
+        sizes, o = self._sizes, self._spec.objects
+        d, g = sizes.hidden_dim, sizes.grid
+        tokens = self._spec.points + (2 if self._tracker.sam_prompt_encoder.pad_with_empty_point else 1)
+        return Component(
+            "decode_masks",
+            track_components.DecodeMasks(self._tracker).eval(),
+            {"features": self._features, "conditioned": self._features.expand(o, -1, -1, -1)}
+            | self._attends
+            | self._by_mask
+            | {
+                "sparse": torch.zeros(o, tokens, d),
+                "sparse_valid": torch.zeros(o, tokens, dtype=torch.bool),
+                "dense": self._features.expand(o, -1, -1, -1),
+                "high_res_0": torch.zeros(1, d // 8, 4 * g, 4 * g),
+                "high_res_1": torch.zeros(1, d // 4, 2 * g, 2 * g),
+            },
+            ("mask_logits", "all_ious", "tokens", "object_score"),
+        )
+
+    def _choose_mask(self, policy: Samurai) -> Component:
+        return Component(
+            "choose_mask",
+            track_components.ChooseMask(self._tracker, policy).eval(),
+            self._decoded
+            | self._counts
+            | self._attends
+            | self._by_mask
+            | {"memory_frame": self._example["bank.memory_frame"]}
+            | {t.name: self._example[t.input] for t in self._layout.filter},
+            (
+                "preferred",
+                "phase",
+                "motion_score",
+                "motion_score_valid",
+                *(f"next_{t.name}" for t in self._layout.filter),
+            ),
+            # Seeded noise is no state that a filter can be in.
+            seen_in=frozenset({"track", "step"}),
+        )
+
+    def _take_mask(self) -> Component:
+        preferred = {"preferred": torch.zeros(self._spec.objects, dtype=torch.int32)}
+        return Component(
+            "take_mask",
+            track_components.TakeMask(self._tracker).eval(),
+            self._decoded
+            | self._counts
+            | self._attends
+            | self._given("mask_prompt", "mask_prompt_valid")
+            | (preferred if self._policy.chooses_by_motion else {}),
+            ("low_res_masks", "masks", "ious", "iou", "mask_choice", "object_score", "object_pointer"),
+        )
+
+    def _encode_memory(self) -> Component:
+        return Component(
+            "encode_memory",
+            track_components.EncodeMemory(self._tracker).eval(),
+            {"features": self._features}
+            | self._given("masks")
+            | {"object_score": torch.zeros(self._spec.objects, 1)}
+            | self._counts
+            | self._by_mask,
+            ("memory",),
+        )
+
+    def _accept_frame(self) -> Component:
+        o = self._spec.objects
+        motion = {"motion_score": torch.zeros(o), "motion_score_valid": torch.zeros(o, dtype=torch.bool)}
+        return Component(
+            "accept_frame",
+            bank_components.AcceptFrame(self._policy).eval(),
+            {"iou": torch.zeros(o, 1), "object_score": torch.zeros(o, 1)}
+            | (motion if self._policy.chooses_by_motion else {}),
+            ("accepted",),
+        )
+
+    def _write_bank(self) -> Component:
+        sizes, o = self._sizes, self._spec.objects
+        flag = {"accepted": torch.zeros(o, dtype=torch.bool)}
+        return Component(
+            "write_bank",
+            bank_components.WriteBank(self._policy).eval(),
+            self._given("frame_index")
+            | self._counts
+            | self._by_mask
+            | {"new_memory": torch.zeros(o, sizes.memory_dim, sizes.grid, sizes.grid)}
+            | self._given("object_pointer")
+            | self._frames_of_bank()
+            | (flag if self._layout.accepted else {}),
+            tuple(f"next_{t.name}" for t in self._layout.frames + self._layout.accepted),
+        )

@@ -1,7 +1,8 @@
-"""The components of the `track` program: a tracking step over a padded bank, free of branches and of state.
+"""The components of the `track` program between reading and writing the bank: from features and prompts to masks and
+memory, free of branches and of state.
 
 Each is one module with tensors in and tensors out, so that it traces on its own. O objects, K point places, S image
-size, h = w = S/14, N memory slots, P pointer slots, C memory width, D hidden width.
+size, h x w cells of the grid, N memory slots, P pointer slots, C memory width, D hidden width.
 """
 
 from __future__ import annotations
@@ -9,96 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.antialiased_resize import antialiased_resize
+from samonnx.models.bank_policies import Samurai
 from samonnx.models.mask_decoder import DecodedMasks
-from samonnx.models.memory_policy import select_slots, slot_to_write
-from samonnx.models.sam3_tracker import Tracker
+from samonnx.models.motion_selection import MotionState, choose_by_motion
+from samonnx.models.tracker import Tracker
+from samonnx.programs.bank_components import tracked
 
 __all__ = [
     "AttendMemory",
+    "ChooseMask",
     "DecodeMasks",
     "EncodeMemory",
     "EncodePrompt",
-    "ReadBank",
     "TakeMask",
-    "TrackerNeck",
-    "WriteBank",
 ]
-
-
-class TrackerNeck(nn.Module):
-    """trunk_map f32 [1, C', t, t] → high_res_0 f32 [1, D/8, 4h, 4w], high_res_1 f32 [1, D/4, 2h, 2w], features f32 [1,
-    D, h, w]."""
-
-    def __init__(self, model: EfficientSAM3) -> None:
-        super().__init__()
-        self.vision_backbone = model.detector.backbone.vision_backbone
-        self.conv_s0 = model.tracker.sam_mask_decoder.conv_s0
-        self.conv_s1 = model.tracker.sam_mask_decoder.conv_s1
-
-    def forward(self, trunk_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        grid_map = self.vision_backbone.trunk.to_grid(trunk_map)
-        level_0, level_1, features = self.vision_backbone.tracker_maps(grid_map)
-        return self.conv_s0(level_0), self.conv_s1(level_1), features
-
-
-class ReadBank(nn.Module):
-    """Which slots this frame attends and with which positions.
-
-    With `filled`, only the first so many slots are handed on (N is `filled` below); which of them count, and whether
-    memory is attended at all, is still decided over the whole bank.
-
-    → slots f32 [O, N, h·w, C], memory_position (same shape), memory_valid bool [O, N], tokens f32 [O, P·D/C, C],
-    pointer_position (same), pointer_valid bool [O, P·D/C], attends bool [O].
-    """
-
-    def __init__(
-        self,
-        tracker: Tracker,
-        conditioning_slots: int,
-        recent_slots: int,
-        pointer_slots: int,
-        filled: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.tracker = tracker
-        self.conditioning_slots = conditioning_slots
-        self.recent_slots = recent_slots
-        self.pointer_slots = pointer_slots
-        self.filled = filled
-
-    def forward(
-        self,
-        frame_index: Tensor,
-        num_frames: Tensor,
-        attend_memory: Tensor,
-        memory: Tensor,
-        memory_frame: Tensor,
-        memory_conditioning: Tensor,
-        pointer: Tensor,
-        pointer_frame: Tensor,
-        pointer_conditioning: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        slots = select_slots(frame_index, memory_frame, memory_conditioning, self.conditioning_slots, self.recent_slots)
-        last = self.tracker.sizes.memory_frames - 1
-        age = torch.where(slots.recent, slots.distance - 1, last).to(torch.int64)
-        position = self.tracker.memory_position(age[:, : self.filled])
-
-        window = self.tracker.pointer_window(num_frames, self.pointer_slots)
-        places = select_slots(frame_index, pointer_frame, pointer_conditioning, self.conditioning_slots, window)
-        pointer_valid = places.valid & (places.distance >= 0)
-        distance = torch.where(pointer_valid, places.distance, 0)
-        parts = self.tracker.sizes.hidden_dim // self.tracker.sizes.memory_dim
-        attends = attend_memory & slots.valid.any(1)
-        return (
-            memory[:, : self.filled].flatten(3).transpose(2, 3),
-            position,
-            slots.valid[:, : self.filled],
-            self.tracker.pointer_tokens(pointer),
-            self.tracker.pointer_position(distance, window),
-            pointer_valid[:, :, None].expand(-1, -1, parts).flatten(1),
-            attends,
-        )
 
 
 class AttendMemory(nn.Module):
@@ -107,13 +33,12 @@ class AttendMemory(nn.Module):
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
-        self.transformer = tracker.transformer
+        self.tracker = tracker
 
     def forward(
         self, features: Tensor, memory: Tensor, memory_position: Tensor, pointers: Tensor, pointer_position: Tensor
     ) -> Tensor:
-        conditioned: Tensor = self.transformer(features, memory, memory_position, pointers, pointer_position)
-        return conditioned
+        return self.tracker.attend_memory(features, memory, memory_position, pointers, pointer_position)
 
 
 class EncodePrompt(nn.Module):
@@ -172,9 +97,43 @@ class DecodeMasks(nn.Module):
         return decoded.logits, decoded.ious, decoded.tokens, decoded.object_score
 
 
+class ChooseMask(nn.Module):
+    """SAMURAI's choice among the three candidates → preferred i32 [O], phase i32 [O], motion_score f32 [O],
+    motion_score_valid bool [O] (see `MotionChoice`), and the Kalman filter's state after this frame. An object that is
+    not tracked yet keeps its state."""
+
+    def __init__(self, tracker: Tracker, policy: Samurai) -> None:
+        super().__init__()
+        self.tracker = tracker
+        self.policy = policy
+
+    def forward(
+        self,
+        mask_logits: Tensor,
+        all_ious: Tensor,
+        tokens: Tensor,
+        decoded_score: Tensor,
+        number_of_points: Tensor,
+        attends: Tensor,
+        mask_prompt_valid: Tensor,
+        memory_frame: Tensor,
+        kalman_mean: Tensor,
+        kalman_covariance: Tensor,
+        stable_frames: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        decoded = DecodedMasks(mask_logits, all_ious, tokens, decoded_score)
+        candidates = self.tracker.uses_candidates(number_of_points, attends) & ~mask_prompt_valid
+        known = tracked(number_of_points, mask_prompt_valid, memory_frame)
+        each = self.tracker.candidate_masks(decoded).flatten(0, 1)[:, None]
+        masks = antialiased_resize(each, self.tracker.sizes.image_size).unflatten(0, (-1, 3))[:, :, 0]
+        state = MotionState(kalman_mean, kalman_covariance, stable_frames)
+        chosen = choose_by_motion(masks, all_ious[:, 1:], state, candidates & known, self.policy.choice)
+        return (chosen.choice, chosen.phase, chosen.motion_score, chosen.motion_score_valid, *chosen.state)
+
+
 class TakeMask(nn.Module):
     """The decoder's masks → low_res_masks, masks, ious, iou, mask_choice, object_score, object_pointer (see
-    `FrameOutput`)."""
+    `FrameOutput`). `preferred`: as in `MaskDecoder.choose`."""
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
@@ -190,9 +149,10 @@ class TakeMask(nn.Module):
         attends: Tensor,
         mask_prompt: Tensor,
         mask_prompt_valid: Tensor,
+        preferred: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         candidates = self.tracker.uses_candidates(number_of_points, attends) & ~mask_prompt_valid
-        decoded = self.tracker.output(DecodedMasks(mask_logits, all_ious, tokens, decoded_score), candidates)
+        decoded = self.tracker.output(DecodedMasks(mask_logits, all_ious, tokens, decoded_score), candidates, preferred)
         given = self.tracker.output_of_mask_prompt(mask_prompt, decoded)
         by_mask, by_row = mask_prompt_valid[:, None, None, None], mask_prompt_valid[:, None]
         return (
@@ -213,45 +173,13 @@ class EncodeMemory(nn.Module):
         super().__init__()
         self.tracker = tracker
 
-    def forward(self, features: Tensor, masks: Tensor, object_score: Tensor, number_of_points: Tensor) -> Tensor:
-        return self.tracker.encode_memory(features, masks, object_score, number_of_points > 0)
-
-
-class WriteBank(nn.Module):
-    """Puts this frame into the bank. An object with an empty bank and no prompt is not tracked yet: its bank stays
-    empty."""
-
-    def __init__(self, conditioning_slots: int) -> None:
-        super().__init__()
-        self.conditioning_slots = conditioning_slots
-
     def forward(
         self,
-        frame_index: Tensor,
+        features: Tensor,
+        masks: Tensor,
+        object_score: Tensor,
         number_of_points: Tensor,
         mask_prompt_valid: Tensor,
-        new_memory: Tensor,
-        object_pointer: Tensor,
-        memory: Tensor,
-        memory_frame: Tensor,
-        memory_conditioning: Tensor,
-        pointer: Tensor,
-        pointer_frame: Tensor,
-        pointer_conditioning: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        prompted = (number_of_points > 0) | mask_prompt_valid
-        tracked = (prompted | (memory_frame >= 0).any(1))[:, None]
-        slot = tracked & slot_to_write(
-            frame_index, memory_frame, memory_conditioning, prompted, self.conditioning_slots
-        )
-        place = tracked & slot_to_write(
-            frame_index, pointer_frame, pointer_conditioning, prompted, self.conditioning_slots
-        )
-        return (  # flags by logic: ONNX Runtime has no Where of booleans
-            torch.where(slot[:, :, None, None, None], new_memory[:, None], memory),
-            torch.where(slot, frame_index, memory_frame),
-            (slot & prompted[:, None]) | (~slot & memory_conditioning),
-            torch.where(place[:, :, None], object_pointer[:, None], pointer),
-            torch.where(place, frame_index, pointer_frame),
-            (place & prompted[:, None]) | (~place & pointer_conditioning),
-        )
+    ) -> Tensor:
+        from_points = self.tracker.counts_as_from_points(number_of_points, mask_prompt_valid)
+        return self.tracker.encode_memory(features, masks, object_score, from_points)

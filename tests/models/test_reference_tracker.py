@@ -15,7 +15,7 @@ from samonnx.models.reference_tracker import (
     encode_image,
     run_clip,
 )
-from samonnx.models.sam3_tracker import FrameOutput
+from samonnx.models.tracker import FrameOutput
 from samonnx.seeded import seeded_frame
 from tests.tiny_model import tiny_model
 

@@ -15,7 +15,7 @@ from samonnx.errors import SamonnxError
 from samonnx.models.antialiased_resize import antialiased_resize
 from samonnx.models.mask_decoder import DecodedMasks
 from samonnx.models.position_encoding import sine_map
-from samonnx.models.sam3_tracker import FrameOutput, Tracker, TrackerSizes
+from samonnx.models.tracker import FrameOutput, Tracker, TrackerSizes
 from tests.tiny_model import tiny_tracker
 
 SIZE, GRID, LOW, WIDTH, MEMORY = 112, 8, 32, 32, 8

@@ -10,7 +10,8 @@ from torch import Tensor
 from samonnx.eager_program import EagerRun
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.programs.program import Program, example_tensors
-from samonnx.programs.track import BANK, track_program
+from samonnx.programs.track import track_program
+from samonnx.programs.track_bank import BANK
 from samonnx.recipe import Recipe
 from tests.tiny_model import tiny_model
 

@@ -11,7 +11,8 @@ from samonnx.errors import SamonnxError
 from samonnx.programs.program import Program, example_tensors
 from samonnx.programs.segment import segment_program
 from samonnx.programs.step import DETECTION_PREFIX, step_program
-from samonnx.programs.track import BANK, track_program
+from samonnx.programs.track import track_program
+from samonnx.programs.track_bank import BANK
 from samonnx.recipe import Recipe
 from samonnx.seeded import seeded_frame
 from tests.tiny_model import tiny_model, tiny_recipe

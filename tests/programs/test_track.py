@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ReferenceTracker, encode_image
-from samonnx.programs.track import BANK
+from samonnx.programs.track_bank import BANK
 from samonnx.seeded import seeded_frame
 from tests.programs.eager_program import idle_feeds, program_of, run_program
 from tests.tiny_model import tiny_model, tiny_recipe

@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from samonnx.models.bank_policies import Recent
 from samonnx.models.position_encoding import sine_map
 from samonnx.models.reference_tracker import encode_image
 from samonnx.programs import track_components as parts
+from samonnx.programs.bank_components import ReadBank, WriteBank
+from samonnx.programs.image_encoder import TrackerNeck
 from samonnx.seeded import seeded_frame
 from tests.tiny_model import tiny_model, tiny_tracker
 
@@ -53,7 +56,7 @@ def test_the_image_is_encoded_as_the_reference_encodes_it() -> None:
     model = tiny_model()
     with torch.inference_mode():
         trunk_map = model.detector.backbone.vision_backbone.trunk.encode(image(0))
-        found, expected = parts.TrackerNeck(model)(trunk_map), encode_image(model, image(0))
+        found, expected = TrackerNeck(model)(trunk_map), encode_image(model, image(0))
     wanted = (expected.high_res_0, expected.high_res_1, expected.features)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
@@ -92,7 +95,7 @@ def read(
     pointers, pointer_conditioning = rows(pointer_frames)
     memory = frames[:, :, None, None, None].float().expand(-1, -1, MEMORY, GRID, GRID)
     pointer = pointers[:, :, None].float().expand(-1, -1, WIDTH)
-    component = parts.ReadBank(tiny_tracker(), conditioning_slots, recent_slots, pointer_slots=16)
+    component = ReadBank(tiny_tracker(), Recent(conditioning_slots, recent_slots, 16))
     bank = (memory, frames, conditioning, pointer, pointers, pointer_conditioning)
     with torch.inference_mode():
         return Read(*component(scalar(frame), scalar(num_frames), flags(attend), *bank))
@@ -320,7 +323,7 @@ def test_an_empty_mask_and_an_absent_object_have_the_pointer_of_no_object() -> N
 def test_memory_is_encoded_as_from_points_when_there_are_any(points: int) -> None:
     tracker, masks, features = tiny_tracker(), noise(1, 1, SIZE, SIZE), noise(1, WIDTH, GRID, GRID)
     with torch.inference_mode():
-        found = parts.EncodeMemory(tracker)(features, masks, torch.ones(1, 1), i32(points))
+        found = parts.EncodeMemory(tracker)(features, masks, torch.ones(1, 1), i32(points), flags(False))
         expected = tracker.encode_memory(features, masks, torch.ones(1, 1), flags(points > 0))
     assert torch.equal(found, expected)
 
@@ -353,7 +356,7 @@ def write(
     pointer = 10 * pointer_frame[:, :, None].float().expand(-1, -1, WIDTH)
     bank = (memory, memory_frame, flag, pointer, pointer_frame, pointer_flag)
     new = torch.full((objects, MEMORY, GRID, GRID), 100.0), torch.full((objects, WIDTH), 200.0)
-    out = parts.WriteBank(1)(scalar(frame), i32(*points), flags(*masks), *new, *bank)
+    out = WriteBank(Recent(1, 6, 16))(scalar(frame), i32(*points), flags(*masks), *new, *bank)
     assert all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(out, bank, strict=True))
     return Written(_number(out[0]), out[1].tolist(), out[2].tolist(), _number(out[3]), out[4].tolist(), out[5].tolist())
 
