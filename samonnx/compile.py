@@ -140,7 +140,7 @@ def compile_recipe(
                         by_name = {name: by_target[target] for name, by_target in made.items()}
                         verified.append((program.name, target, pool.submit(verifier.verify, by_name, target, program)))
                 road.step(f"write {output}, beside the verification")
-                emit(graphs, describe(recipe, built, programs, graphs, ()), output, manifest)
+                emit(graphs, describe(recipe, built, programs, graphs, ()), output, manifest, recipe.to_json())
             finally:
                 pool.shutdown(cancel_futures=True)
         road.finish()

@@ -2,6 +2,7 @@
 
     {program: {target: ir.Model}} + Manifest  ─►  DIRECTORY/manifest.json
                                                             weights.bin
+                                                            recipe.json
                                                             track.onnx  track.ort-cpu.onnx  track@first.onnx …
 
 Two runs on the same input give the same bytes. Everything is planned in memory first (graphs without their weights
@@ -26,7 +27,10 @@ from samonnx.graph_file import external_tensors, portable_clone, serialized
 from samonnx.runtime.manifest import MANIFEST_NAME, Manifest, PortInfo
 from samonnx.weights_file import WEIGHTS_NAME, WeightsLayout, lay_out
 
-__all__ = ["EmitError", "emit", "graph_file_name"]
+__all__ = ["RECIPE_NAME", "EmitError", "emit", "graph_file_name"]
+
+RECIPE_NAME = "recipe.json"
+"""The recipe with all that it extends and all overrides, as `load_recipe` reads it."""
 
 Programs = Mapping[str, Mapping[str, ir.Model]]
 
@@ -47,6 +51,7 @@ class _Plan:
     graphs: Mapping[str, bytes]
     """File name → content."""
     manifest: Manifest
+    recipe: bytes | None
 
     @property
     def size(self) -> int:
@@ -59,26 +64,33 @@ def graph_file_name(program: str, target: str) -> str:
 
 
 def emit(
-    programs: Programs, manifest: Manifest, directory: Path, verified: Callable[[], Manifest] | None = None
+    programs: Programs,
+    manifest: Manifest,
+    directory: Path,
+    verified: Callable[[], Manifest] | None = None,
+    recipe: str | None = None,
 ) -> Manifest:
     """Write the artifact folder `directory`, in the place of an earlier artifact if there is one.
 
     `manifest` describes the programs; the files' names and the size of the weights file are filled in here. Returns
     the manifest as written. `verified` is asked for the manifest once graphs and weights are on disk, beside the
-    earlier artifact: so verification may go on while they are written, and if it raises, nothing is put in place. The
-    models are not changed. Raises EmitError when manifest and models contradict each
-    other, when `directory` holds something else than an artifact, when a written graph fails the ONNX checker;
-    FolderError (also a SamonnxError) when the disk is full. Whatever is raised, KeyboardInterrupt included, an
-    earlier artifact is whole and no other file is left.
+    earlier artifact: so verification may go on while they are written, and if it raises, nothing is put in place.
+    `recipe` is the text of recipe.json. The models are not changed.
+
+    Raises EmitError when manifest and models contradict each other, when `directory` holds something else than an
+    artifact, when a written graph fails the ONNX checker; FolderError (also a SamonnxError) when the disk is full.
+    Whatever is raised, KeyboardInterrupt included, an earlier artifact is whole and no other file is left.
     """
     directory = Path(directory)
     _check_replaceable(directory)
     _check_described(programs, manifest)
-    plan = _plan(programs, manifest)
+    plan = _plan(programs, manifest, None if recipe is None else recipe.encode())
     with exchanged_folder(directory, plan.size + _OVERHEAD) as partial:
         plan.layout.write(partial / WEIGHTS_NAME)
         for name, content in plan.graphs.items():
             _write(partial / name, content)
+        if plan.recipe is not None:
+            _write(partial / RECIPE_NAME, plan.recipe)
         _check_written(partial, plan)
         last = plan.manifest
         if verified is not None:
@@ -88,7 +100,7 @@ def emit(
     return last
 
 
-def _plan(programs: Programs, manifest: Manifest) -> _Plan:
+def _plan(programs: Programs, manifest: Manifest, recipe: bytes | None) -> _Plan:
     clones = {
         graph_file_name(program, target): portable_clone(model, program)
         for program, targets in sorted(programs.items())
@@ -96,7 +108,7 @@ def _plan(programs: Programs, manifest: Manifest) -> _Plan:
     }
     layout = lay_out(pair for clone in clones.values() for pair in external_tensors(clone))
     graphs = {name: serialized(clone, layout) for name, clone in clones.items()}
-    return _Plan(layout, graphs, _completed(manifest, programs, layout))
+    return _Plan(layout, graphs, _completed(manifest, programs, layout), recipe)
 
 
 def _completed(manifest: Manifest, programs: Programs, layout: WeightsLayout) -> Manifest:
@@ -149,7 +161,8 @@ def _check_replaceable(directory: Path) -> None:
             f"{directory} holds files ({', '.join(content[:5])}), but no {MANIFEST_NAME} of samonnx, so it is not "
             f"replaced. Choose another --output, or remove the folder yourself"
         )
-    foreign = [name for name in content if name not in (MANIFEST_NAME, WEIGHTS_NAME) and not name.endswith(".onnx")]
+    ours = (MANIFEST_NAME, WEIGHTS_NAME, RECIPE_NAME)
+    foreign = [name for name in content if name not in ours and not name.endswith(".onnx")]
     if foreign:
         raise EmitError(
             f"{directory} is an artifact that also holds {', '.join(foreign[:5])}, which replacing it would delete. "

@@ -227,6 +227,11 @@ class Recipe(Spec):
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
+    def to_json(self) -> str:
+        """All of it as a file that `load_recipe` reads back to an equal recipe."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
 
 # Keys of these mappings hold dots, so a `--set` path ends in them: --set pins.tracker.multimask_max_points=1
 _DOTTED_KEYS = (("pins",), ("weights", "rescale"))

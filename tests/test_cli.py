@@ -83,9 +83,14 @@ def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "comple",
-            "unknown subcommand `comple`; did you mean `compile`? subcommands: compile, track, segment, golden, schema",
+            "unknown subcommand `comple`; did you mean `compile`? subcommands: "
+            "compile, track, segment, bench, validate, golden, schema",
         ),
-        ("zzz", "unknown subcommand `zzz`; subcommands: compile, track, segment, golden, schema (see samonnx --help)"),
+        (
+            "zzz",
+            "unknown subcommand `zzz`; subcommands: "
+            "compile, track, segment, bench, validate, golden, schema (see samonnx --help)",
+        ),
         ("--verbose", "unknown option `--verbose`; subcommands: compile,"),
     ],
 )

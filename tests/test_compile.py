@@ -18,6 +18,7 @@ import samonnx.component_tracer
 from samonnx.compile import CompileOptions, compile_recipe, main
 from samonnx.errors import VerificationError
 from samonnx.exit_codes import ExitCode
+from samonnx.recipe import load_recipe
 from samonnx.verify import Comparison
 from tests.compiled_artifact import TINY
 
@@ -109,7 +110,9 @@ def test_two_programs_for_one_target_with_a_dump_and_each_pass_verified(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "ground.onnx",
         "manifest.json",
+        "recipe.json",
         "track@first.onnx",
         "weights.bin",
     ]
+    assert load_recipe(tmp_path / "out/recipe.json") == load_recipe(TINY, options.overrides)
     onnx.checker.check_model(str(tmp_path / "merge_duplicates.onnx"))

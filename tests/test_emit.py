@@ -43,6 +43,13 @@ def test_an_artifact_holds_graphs_weights_and_manifest(tmp_path: Path) -> None:
     assert written.program("track").files == {"onnx": "track.onnx", "ort-cpu": "track.ort-cpu.onnx"}
 
 
+def test_an_artifact_carries_its_recipe_and_may_be_replaced_with_it(tmp_path: Path) -> None:
+    model = {"track": {"onnx": track_model()}}
+    for text in ("{}\n", '{"name": "tiny"}\n'):
+        emit(model, manifest_of(model), tmp_path / "tiny", recipe=text)
+        assert files_of(tmp_path / "tiny")["recipe.json"] == text.encode()
+
+
 def test_the_manifest_is_asked_for_when_all_else_is_on_disk(tmp_path: Path) -> None:
     draft = manifest_of({"track": {"onnx": track_model()}})
     figure = VerificationInfo("track", "onnx", "masks", 1e-6, 1e-4)

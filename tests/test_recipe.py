@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from samonnx.recipe import Recipe, load_recipe, schema
+from samonnx.recipe import Recipe, RecipeError, load_recipe, schema
 from samonnx.recipe_merge import merge
 from samonnx.recipe_yaml import parse_yaml
 from samonnx.schema import schema_text
@@ -279,3 +279,17 @@ def test_recipe_files_point_editors_to_the_schema(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     reference = first.removeprefix("# yaml-language-server: $schema=")
     assert (path.parent / reference).resolve() == ROOT / "recipes/schema/recipe.schema.json"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_written_out_reads_back_as_the_same(path: Path, tmp_path: Path) -> None:
+    recipe, written = load_recipe(path), tmp_path / "recipe.json"
+    written.write_text(recipe.to_json())
+    assert load_recipe(written) == recipe
+    assert load_recipe(written).digest == recipe.digest
+
+
+@pytest.mark.parametrize("policy", ["recent", "selection"])
+def test_constants_of_another_policy_than_the_recipe_s_are_refused(policy: str) -> None:
+    with pytest.raises(RecipeError, match=f"constants of the policy samurai, but the policy is {policy}"):
+        load_recipe(ROOT / "recipes/sam2_tiny.yaml", [f"memory.policy={policy}", "memory.samurai.kf_score_weight=0.15"])
