@@ -19,6 +19,7 @@ from samonnx.errors import SamonnxError
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import FrameRecord, encode_image
+from samonnx.models.tracker import TrackedModel
 
 __all__ = ["BothNecks", "EagerStep", "levels_read_by_detection", "levels_read_by_tracking"]
 
@@ -26,7 +27,7 @@ __all__ = ["BothNecks", "EagerStep", "levels_read_by_detection", "levels_read_by
 class EagerStep:
     """Callable: runs the step in inference mode and returns its outputs by the names of the `track` program."""
 
-    def __init__(self, model: EfficientSAM3, situation: Situation) -> None:
+    def __init__(self, model: TrackedModel, situation: Situation) -> None:
         self.model = model
         self.situation = situation
 

@@ -8,14 +8,14 @@ from typing import cast
 import torch
 
 from samonnx.build_model import build_model
-from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.tracker import TrackedModel
 from samonnx.recipe import Recipe, load_recipe
 
 __all__ = ["load_model"]
 
 
-def load_model(recipe: str, threads: str, checkpoint: str = "") -> tuple[Recipe, EfficientSAM3]:
+def load_model(recipe: str, threads: str, checkpoint: str = "") -> tuple[Recipe, TrackedModel]:
     """The recipe file and its module; `threads` are PyTorch's from now on. Empty `checkpoint`: seeded weights."""
     torch.set_num_threads(int(threads))
     loaded = load_recipe(Path(recipe))
-    return loaded, cast(EfficientSAM3, build_model(loaded, Path(checkpoint) if checkpoint else None).module)
+    return loaded, cast(TrackedModel, build_model(loaded, Path(checkpoint) if checkpoint else None).module)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from samonnx.graph_session import Array
-from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.eager_tracker import eager_tracker
 from samonnx.models.reference_tracker import FrameRecord, ReferenceTracker
-from samonnx.models.tracker import FrameOutput
+from samonnx.models.tracker import FrameOutput, TrackedModel
 from samonnx.programs.program import Program
 from samonnx.recipe import MemorySpec
 from samonnx.reference_bank import bank_of_reference
-from samonnx.seeded import seeded_frame
+from samonnx.verify_clip import model_frame
 
 __all__ = ["Situation", "full_bank_length", "make_situation"]
 
@@ -60,16 +60,10 @@ def full_bank_length(memory: MemorySpec) -> int:
     return memory.conditioning_slots + max(memory.recent_slots, memory.pointer_slots - 1)
 
 
-def make_situation(model: EfficientSAM3, memory: MemorySpec, length: int, seed: int = 0) -> Situation:
+def make_situation(model: TrackedModel, memory: MemorySpec, length: int, seed: int = 0) -> Situation:
     """Frame `length` of a synthetic clip whose first frames, one for each conditioning slot, were prompted."""
     sizes = model.tracker.sizes
-    tracker = ReferenceTracker(
-        model,
-        memory.conditioning_slots,
-        memory.recent_slots,
-        num_frames=2 * max(length, memory.pointer_slots),
-        max_pointers=memory.pointer_slots,
-    )
+    tracker = eager_tracker(model, memory, 2 * max(length, memory.pointer_slots))
     random = np.random.default_rng(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -78,7 +72,6 @@ def make_situation(model: EfficientSAM3, memory: MemorySpec, length: int, seed: 
     nothing = torch.zeros(0)
     for t in range(length):
         output = FrameOutput(nothing, nothing, nothing, nothing, nothing, nothing, normal(1, sizes.hidden_dim))
-        record = FrameRecord(output, normal(1, sizes.memory_dim, sizes.grid, sizes.grid), None)
+        record = FrameRecord(output, normal(1, sizes.memory_dim, sizes.grid, sizes.grid), None, accepted=True)
         (tracker.conditioning if t < memory.conditioning_slots else tracker.others)[t] = record
-    image = torch.from_numpy((seeded_frame(length, sizes.image_size)[None] - np.float32(0.5)) / np.float32(0.5))
-    return Situation(image, length, tracker)
+    return Situation(torch.from_numpy(model_frame(model, length)), length, tracker)

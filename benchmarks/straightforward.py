@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.situation import Situation
 from samonnx.graph_session import Array
-from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.tracker import TrackedModel
 from samonnx.trace import quiet_exporter
 
 __all__ = ["OUTPUTS", "StraightforwardStep", "export_straightforward", "straightforward_inputs"]
@@ -29,23 +29,22 @@ class StraightforwardStep(nn.Module):
     distance: Tensor
     window: Tensor
 
-    def __init__(self, model: EfficientSAM3, situation: Situation) -> None:
+    def __init__(self, model: TrackedModel, situation: Situation) -> None:
         super().__init__()
         tracker, now = situation.tracker, situation.frame_index
         chosen, recent = tracker.memory_frames(now)
         last = model.tracker.sizes.memory_frames - 1
         distance = [[now - t for t in situation.pointer_frames]]
         window = min(tracker.num_frames or tracker.max_pointers, tracker.max_pointers) - 1
-        self.model = model
-        self.register_buffer("age", torch.tensor([last] * len(chosen) + [now - t - 1 for t in recent]))
+        self.model = model  # a module, so that its parameters are this one's
+        self.register_buffer("age", torch.tensor([last] * len(chosen) + tracker.ages(now, recent)))
         self.register_buffer("distance", torch.tensor(distance, dtype=torch.int32))
         self.register_buffer("window", torch.tensor(window))
 
     def forward(self, image: Tensor, maps: Tensor, pointers: Tensor) -> tuple[Tensor, ...]:
         tracker, decoder = self.model.tracker, self.model.tracker.sam_mask_decoder
-        backbone = self.model.detector.backbone.vision_backbone
-        level_0, level_1, features = backbone.tracker_maps(backbone.trunk(image))
-        conditioned = tracker.transformer(
+        level_0, level_1, features = self.model.tracker_levels(image)
+        conditioned = tracker.attend_memory(
             features,
             maps.flatten(3).transpose(2, 3),
             tracker.memory_position(self.age)[None],
@@ -71,7 +70,7 @@ def straightforward_inputs(situation: Situation) -> tuple[Tensor, Tensor, Tensor
     return situation.image, maps, pointers
 
 
-def export_straightforward(model: EfficientSAM3, situation: Situation, path: Path) -> dict[str, Array]:
+def export_straightforward(model: TrackedModel, situation: Situation, path: Path) -> dict[str, Array]:
     """Write the graph to `path` (weights beside it, in `<path>.data`) and return its inputs for `situation`."""
     given = dict(zip(("image", "maps", "pointers"), straightforward_inputs(situation), strict=True))
     with quiet_exporter(), torch.no_grad():

@@ -41,6 +41,7 @@ from benchmarks.work_variant import BOTH_NECKS, EAGER, TORCH_COMPILE, EagerVaria
 from samonnx.build_model import build_model
 from samonnx.graph_session import Array
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.tracker import TrackedModel
 from samonnx.programs.track import track_program
 from samonnx.recipe import MemorySpec, load_recipe
 
@@ -72,7 +73,7 @@ def measure_track(options: TrackOptions, progress: Progress = lambda _: None) ->
         options.recipe, recipe, options.artifact, options.checkpoint, ONE_OBJECT, " with one object"
     )
     progress("build the module")
-    model = cast(EfficientSAM3, build_model(recipe, options.checkpoint).module)
+    model = cast(TrackedModel, build_model(recipe, options.checkpoint).module)
     length = options.frames or full_bank_length(recipe.memory)
     progress("find a bank with the object in sight")
     situation, seed = _in_sight(model, recipe.memory, length)
@@ -110,24 +111,24 @@ def measure_track(options: TrackOptions, progress: Progress = lambda _: None) ->
 
 
 def _eager_variants(
-    model: EfficientSAM3, situation: Situation, options: TrackOptions, length: int, seed: int
+    model: TrackedModel, situation: Situation, options: TrackOptions, length: int, seed: int
 ) -> dict[str, WorkVariant]:
     eager = EagerStep(model, situation)
-    original = BothNecks(model, eager, levels_read_by_tracking(model))
     compiled = CompiledModule(StraightforwardStep(model, situation), straightforward_inputs(situation), OUTPUTS)
 
     def alone(how: str) -> tuple[str, ...]:
         numbers = (str(length), str(seed), str(options.threads))
         return ("track", how, str(options.recipe.resolve()), *numbers, *options.checkpoint_arguments)
 
-    return {
-        EAGER: EagerVariant(eager, alone("eager")),
-        BOTH_NECKS: EagerVariant(original, more_flops=original.unread_flops()),
-        TORCH_COMPILE: EagerVariant(compiled, alone("compiled"), trial=PATIENCE),
-    }
+    variants: dict[str, WorkVariant] = {EAGER: EagerVariant(eager, alone("eager"))}
+    if isinstance(model, EfficientSAM3):
+        original = BothNecks(model, eager, levels_read_by_tracking(model))
+        variants[BOTH_NECKS] = EagerVariant(original, more_flops=original.unread_flops())
+    variants[TORCH_COMPILE] = EagerVariant(compiled, alone("compiled"), trial=PATIENCE)
+    return variants
 
 
-def _in_sight(model: EfficientSAM3, memory: MemorySpec, length: int) -> tuple[Situation, int]:
+def _in_sight(model: TrackedModel, memory: MemorySpec, length: int) -> tuple[Situation, int]:
     """The first seeded bank with which the object is found: an absent one makes masks and pointer constant, and their
     comparison empty. The first bank if there is none among a few."""
     for seed in range(SEEDS_TRIED):

@@ -84,7 +84,7 @@ def describe(
         programs=tuple(program_info(name, by_target) for name, by_target in graphs.items()),
         bank=_bank(programs),
         preprocessing=_preprocessing(model),
-        memory=_memory(recipe) if any(program.bank for program in programs) else None,
+        memory=_memory(recipe, model) if any(program.bank for program in programs) else None,
         text=_text(model) if "encode_text" in components else None,
         detection=_detection(recipe, model) if "decode" in components else None,
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
@@ -119,17 +119,24 @@ def _bank(programs: Sequence[Program]) -> tuple[BankPair, ...]:
     return ()
 
 
-def _memory(recipe: Recipe) -> MemoryInfo:
+def _memory(recipe: Recipe, model: TrackedModel) -> MemoryInfo:
     memory, spec = recipe.memory, recipe.programs["track"]
     return MemoryInfo(
-        memory.conditioning_slots, memory.recent_slots, memory.pointer_slots, memory.policy, spec.objects, spec.points
+        memory.conditioning_slots,
+        memory.recent_slots,
+        memory.pointer_slots,
+        memory.policy,
+        spec.objects,
+        spec.points,
+        corrections_attend_memory=isinstance(model, Sam2),
     )
 
 
 def _preprocessing(model: TrackedModel) -> PreprocessingInfo:
     size = model.tracker.sizes.image_size
     if isinstance(model, Sam2):  # the loaders of its video predictor, see samonnx.runtime.preprocessing
-        return PreprocessingInfo(size, model.image_mean, model.image_std, "bicubic", "bicubic-antialias")
+        resizes = "bilinear-antialias", "bicubic-antialias"
+        return PreprocessingInfo(size, model.image_mean, model.image_std, *resizes, binary_mask_prompts=True)
     return PreprocessingInfo(size, model.image_mean, model.image_std)
 
 

@@ -14,6 +14,8 @@ __all__ = ["manifest_notes"]
 BANK = (
     "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted "
     "freely, together with their frame and flags",
+    "num_frames: in a clip shorter than pointer_slots, fewer pointers are attended and their positions are scaled "
+    "differently, as in the original; 0 (unknown) stands for a long clip",
     "visit frames in increasing frame_index; of more conditioning frames than conditioning_slots the closest are "
     "attended",
     "to correct a frame that was tracked already, give the graph the bank from before that frame",
@@ -30,41 +32,59 @@ DETECTOR = (
     "step: outputs of the detector are called detection.…, since masks of tracked objects go by the name masks",
 )
 
-RECENT = (
+RECENT_POINTERS = (
     "pointer places: conditioning_slots + pointer_slots - 1, so that conditioning frames never push out recent ones",
+)
+
+RECENT = (
+    *RECENT_POINTERS,
     "a conditioning frame that is not among the closest counts as a recent frame while it is among them",
 )
 
 SELECTION = (
     "policy selection (SAM 3's use_memory_selection): a frame is accepted by presence times predicted IoU, per object, "
     "where upstream takes the mean over objects; attended are the newest accepted frames and the previous one",
+    "policy selection, as in the original: frame 0 is never accepted, and of the pointers that the walk back collects "
+    "the oldest is left out; pointer places: conditioning_slots + pointer_slots, one more to see where the walk ended",
 )
 
 SAMURAI = (
+    *RECENT_POINTERS,
     "policy samurai, as in the original: only calls that choose among candidates touch the Kalman filter, so that a "
     "box or a mask prompt on frame 0 starts it on frame 1, a single click on frame 0 itself",
     "policy samurai, as in the original: memories of accepted frames are those from frame 2 on, so that frame 1 is "
     "attended by frame 2 alone; object pointers are those of recent frames",
-    "policy samurai, as in the original: an empty mask is measured as the box 0, 0, 0, 0 like any other",
+    "policy samurai, as in the original: an empty mask is measured as the box 0, 0, 0, 0 like any other; boxes reach "
+    "to the last pixel, without + 1",
     "policy samurai, mended: the filter's state is part of the bank, so an empty bank starts anew (the original keeps "
     "it on the model from video to video), and every object has its own (the original looks at the first)",
     "policy samurai, mended: a second conditioning frame, or a first prompt after frame 0, is passed over in the walk "
     "back (the original raises KeyError)",
     "policy samurai, mended: a correction starts from the filter's state before the frame (in the original every click "
     "call moves it on)",
+    "policy samurai, differs: the filter computes in float32, in a form that does not cancel (the original: float64)",
 )
 
 SAM2 = (
     "of more conditioning frames than conditioning_slots only the closest are attended, where upstream attends all: "
     "give the recipe as many slots as prompted frames are expected",
-    "upstream's video predictor, as here: a mask prompt's output and memory go by its low-resolution logits enlarged "
-    "again, the memory by those thresholded (pin mask_prompt_round_trip)",
+    "attend_memory: upstream's video predictor has it true for a click on a frame that was tracked already, false for "
+    "any other prompted frame",
     "a correction click stays: its memory replaces the frame's (upstream's predictor tracks the frame again without "
     "the click unless add_all_frames_to_correct_as_cond is set)",
-    "holes in masks are not filled (upstream's predictor does on CUDA alone, up to 8 pixels)",
+    "holes in masks are not filled (upstream's predictor fills them on CUDA alone, up to 8 pixels)",
 )
 
-SAM3 = (
+SAM2_MASK_PROMPTS = (
+    "a mask prompt is 0 and 1: upstream's video predictor thresholds it at 0.5 after its resize to the image's size",
+)
+
+ROUND_TRIP = (
+    "as upstream's video predictor: a mask prompt's output and memory go by its low-resolution logits enlarged again, "
+    "the memory by those thresholded (pin mask_prompt_round_trip)",
+)
+
+SAM3_MASK_PROMPTS = (
     "mask prompts of the tracker are taken as upstream's track_step takes them (its predictor resizes to 16 x grid and "
     "thresholds)",
 )
@@ -80,7 +100,10 @@ def manifest_notes(programs: Sequence[Program], memory: MemorySpec, model: Track
     notes: tuple[str, ...] = ()
     if any(program.bank for program in programs):
         by_policy = {"recent": RECENT, "selection": SELECTION, "samurai": SAMURAI}
-        notes += BANK + by_policy[memory.policy] + (SAM2 if isinstance(model, Sam2) else SAM3)
+        notes += BANK + by_policy[memory.policy] + (SAM2 if isinstance(model, Sam2) else ())
+        if any(program.bank and "mask_prompt" not in program.pinned for program in programs):
+            notes += SAM2_MASK_PROMPTS if isinstance(model, Sam2) else SAM3_MASK_PROMPTS
+            notes += ROUND_TRIP if model.tracker.mask_prompt_round_trip else ()
         if model.tracker.presence_threshold < model.tracker.memory_presence_threshold:
             notes += PRESENCE_BELOW_ZERO
     if any(component.name == "decode" for program in programs for component in program.components):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.plain_warnings import plain_warnings
-from samonnx.prompt_arguments import make_prompts
+from samonnx.prompt_arguments import PromptArgument, check_boxes, make_prompts
 from samonnx.runtime.coco import coco_document
 from samonnx.runtime.detections import Detections
 from samonnx.runtime.extras import require_extra
@@ -70,10 +70,14 @@ def _segment(arguments: SegmentArguments) -> int:
     prompts = make_prompts(arguments.prompts)
     paths = _image_paths(arguments.images)
     output = SegmentOutput(arguments.output, paths)
-    images = _open_images(paths, prompts)
+    images = _open_images(paths, arguments.prompts, prompts)
     started = time.perf_counter()
     segmenter = Segmenter(
-        arguments.folder, target=arguments.target, threads=arguments.threads, vocabulary=arguments.vocabulary
+        arguments.folder,
+        target=arguments.target,
+        threads=arguments.threads,
+        providers=arguments.providers,
+        vocabulary=arguments.vocabulary,
     )
     threshold = segmenter.detection.score_threshold if arguments.threshold is None else arguments.threshold
     results = []
@@ -105,7 +109,7 @@ def _image_paths(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _open_images(paths: Sequence[Path], prompts: Prompts) -> list[Photo]:
+def _open_images(paths: Sequence[Path], given: Sequence[PromptArgument], prompts: Prompts) -> list[Photo]:
     """All are decoded before anything runs, so that a damaged one, or prompts beyond it, cost no work.
 
     A single one is kept; several may not fit in memory together, and are decoded again when their turn comes. Raises
@@ -116,6 +120,7 @@ def _open_images(paths: Sequence[Path], prompts: Prompts) -> list[Photo]:
         frame = read_image(path)
         height, width = frame.shape[:2]
         try:
+            check_boxes(given, width=width, height=height)
             check_on_frame(prompts, width=width, height=height)
         except PromptError as error:
             raise PromptError(f"{path}: {error}") from error
@@ -189,10 +194,11 @@ def _table(result: Result, asked: str) -> Any:
     image = result.image
     title = require_extra("rich.text", "video").Text(f"{image.path.name}: {len(result.scores)} found for {asked!r}")
     table = require_extra("rich.table", "video").Table(title=title)
-    for heading in ("rank", "score", "box (left, top, right, bottom)", "area"):
+    for heading in ("rank", "score", "box (left, top, width, height)", "area"):
         table.add_column(heading, justify="right")
     for rank, (score, box, area) in enumerate(zip(result.scores, result.boxes, result.areas, strict=True), start=1):
-        sides = ", ".join(f"{side:.0f}" for side in box)
+        x0, y0, x1, y1 = (round(float(side)) for side in box)
+        sides = f"{x0}, {y0}, {x1 - x0}, {y1 - y0}"
         table.add_row(str(rank), f"{score:.2f}", sides, f"{area / (image.width * image.height):.1%}")
     return table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from samonnx.number_arguments import positive, share
 from samonnx.prompt_arguments import PromptArgument, add_prompt_options, add_vocabulary_option
+from samonnx.provider_arguments import add_provider_option
 
 __all__ = ["SegmentArguments", "parse_arguments"]
 
@@ -16,16 +17,16 @@ EXAMPLE = """\
 examples:
 
   samonnx segment dist/efficientsam3_m0_9 photo.jpg --text "a dog" -o dogs.png
-  samonnx segment dist/efficientsam3_m0_9 photo.jpg --text "a dog" --exemplar 40,30,200,180 --exemplar 5,5,90,80,0 \\
+  samonnx segment dist/efficientsam3_m0_9 photo.jpg --text "a dog" --exemplar 40,30,160,150 --exemplar 5,5,85,75,0 \\
       -o dogs.png
   samonnx segment dist/efficientsam3_m0_9 photos/ --text "a dog" -o dogs
 
 (the first writes dogs.png and dogs.json; the second shows a dog, and a thing that is none; the third goes through a
 folder and writes a picture and a JSON file for each image, and encodes the words once)
 
-All prompts together describe one kind of thing; --box and --exemplar mean the same here. Without words the detector is
-asked for "visual", as in the original. The JSON file holds the size of the image and its detections, best first: score,
-box (x, y, width, height in pixels), area, and the mask as a COCO run-length code.
+All prompts together describe one kind of thing; --box, --box-corners and --exemplar mean the same here. Without words
+the detector is asked for "visual", as in the original. The JSON file holds the size of the image and its detections,
+best first: score, box (x, y, width, height in pixels), area, and the mask as a COCO run-length code.
 
 exit codes: 0 done, also when nothing was found; 1 an error, explained on stderr; 2 wrong usage; 130 interrupted
 (nothing is left behind)
@@ -44,6 +45,8 @@ class SegmentArguments:
     output: Path
     target: str | None
     threads: int | None
+    providers: tuple[str, ...] | None
+    """As they were given; None: the CPU."""
     vocabulary: Path | None
     """None: CLIP's own, out of an installed package."""
     quiet: bool
@@ -55,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> SegmentArguments:
     found = parser.parse_args(argv)
     if not found.prompts:
         parser.error(
-            "nothing to look for: give at least one prompt, --text WORDS, --exemplar x0,y0,x1,y1, --box x0,y0,x1,y1 "
+            "nothing to look for: give at least one prompt, --text WORDS, --exemplar x,y,w,h, --box x,y,w,h "
             "or --point x,y"
         )
     return SegmentArguments(
@@ -67,6 +70,7 @@ def parse_arguments(argv: Sequence[str] | None) -> SegmentArguments:
         output=found.output,
         target=found.target,
         threads=found.threads,
+        providers=tuple(found.providers) if found.providers else None,
         vocabulary=found.vocabulary,
         quiet=found.quiet,
     )
@@ -95,5 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("running")
     run.add_argument("--target", help="graph to run (default: ort-cpu if there is one, else onnx)")
     run.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: its choice)")
+    add_provider_option(run)
     add_vocabulary_option(run)
     return parser

@@ -26,7 +26,7 @@ from samonnx.runtime.prompts import PromptError, Prompts
 from samonnx.runtime.tracker import Tracker
 from samonnx.runtime.video import FrameSource, VideoError, open_frames
 from samonnx.runtime.video_writer import FrameWriter, ImageFolderWriter, frame_writer
-from samonnx.track_arguments import TrackArguments, make_prompts, parse_arguments
+from samonnx.track_arguments import TrackArguments, check_boxes, make_prompts, parse_arguments
 
 __all__ = ["describe_search", "main"]
 
@@ -48,7 +48,7 @@ class ObjectSummary:
         return replace(
             self,
             followed=self.followed + 1,
-            present=self.present + int(result.object_scores[position] > 0),
+            present=self.present + int(result.present[position]),
             pixels=self.pixels + int(result.masks[position].sum()),
             prompted=prompted,
         )
@@ -73,11 +73,13 @@ def _track(arguments: TrackArguments) -> int:
         arguments.folder,
         target=arguments.target,
         threads=arguments.threads,
+        providers=arguments.providers,
         num_frames=count or 0,
         kind=source.kind,
         threshold=arguments.threshold,
         vocabulary=arguments.vocabulary,
     )
+    check_boxes(arguments.prompts, width=source.width, height=source.height)
     _check_prompts(tracker, prompts, source, count)
     frames = source if arguments.max_frames is None else islice(source, arguments.max_frames)
     started = time.perf_counter()

@@ -10,22 +10,23 @@ from typing import Any
 
 from samonnx import prompt_arguments
 from samonnx.number_arguments import index, positive, share
-from samonnx.prompt_arguments import PromptArgument, add_prompt_options, add_vocabulary_option
+from samonnx.prompt_arguments import BOX_OPTIONS, PromptArgument, add_prompt_options, add_vocabulary_option
+from samonnx.provider_arguments import add_provider_option
 from samonnx.runtime.prompts import PromptError, Prompts, check_for_tracking
 from samonnx.runtime.video import VideoError
 
-__all__ = ["PlacedPrompt", "TrackArguments", "make_prompts", "parse_arguments"]
+__all__ = ["PlacedPrompt", "TrackArguments", "check_boxes", "make_prompts", "parse_arguments"]
 
 EXAMPLE = """\
 prompts belong to the --object and --frame before them (at first object 1, frame 0):
 
   samonnx track dist/efficientsam3_m0_9 clip.mp4 --point 320,240 -o overlay.mp4
   samonnx track dist/efficientsam3_m0_9 clip.mp4 --text "a dog" -o overlay.mp4
-  samonnx track dist/efficientsam3_m0_9 clip.mp4 --box 40,30,200,180 --object 2 --point 400,90 --point 420,300,0 \\
+  samonnx track dist/efficientsam3_m0_9 clip.mp4 --box 40,30,160,150 --object 2 --point 400,90 --point 420,300,0 \\
       --frame 60 --point 410,120 -o overlay.mp4 --masks-dir masks
 
-(the second: every dog on frame 0, as objects 1, 2, 3 and so on; the third: object 1 by a box; object 2 by a click on it
-and one beside it, and corrected on frame 60)
+(the second: every dog on frame 0, as objects 1, 2, 3 and so on; the third: object 1 by a box of 160 x 150 pixels;
+object 2 by a click on it and one beside it, and corrected on frame 60)
 
 --point, --box and --mask show one object; --text and --exemplar stand for all things of a kind on that frame: the best
 gets the object's number, the others the free numbers after it, and what is tracked already is not added again.
@@ -54,6 +55,8 @@ class TrackArguments:
     masks_dir: Path | None
     target: str | None
     threads: int | None
+    providers: tuple[str, ...] | None
+    """As they were given; None: the CPU."""
     vocabulary: Path | None
     """None: CLIP's own, out of an installed package."""
     max_frames: int | None
@@ -66,8 +69,8 @@ def parse_arguments(argv: Sequence[str] | None) -> TrackArguments:
     found = parser.parse_args(argv)
     if not found.prompts:
         parser.error(
-            "nothing to track: give at least one prompt, --text WORDS, --point x,y, --box x0,y0,x1,y1, "
-            "--exemplar x0,y0,x1,y1 or --mask FILE"
+            "nothing to track: give at least one prompt, --text WORDS, --point x,y, --box x,y,w,h, "
+            "--exemplar x,y,w,h or --mask FILE"
         )
     if found.output is None and found.masks_dir is None:
         parser.error("nowhere to write: give -o OVERLAY.mp4, --masks-dir FOLDER, or both")
@@ -83,6 +86,7 @@ def parse_arguments(argv: Sequence[str] | None) -> TrackArguments:
         masks_dir=found.masks_dir,
         target=found.target,
         threads=found.threads,
+        providers=tuple(found.providers) if found.providers else None,
         vocabulary=found.vocabulary,
         max_frames=found.max_frames,
         quiet=found.quiet,
@@ -100,9 +104,18 @@ def make_prompts(arguments: Sequence[PlacedPrompt]) -> dict[int, dict[int, Promp
     }
 
 
+def check_boxes(arguments: Sequence[PlacedPrompt], *, width: int, height: int) -> None:
+    """As `prompt_arguments.check_boxes`, with object and frame in the message."""
+    for placed in arguments:
+        try:
+            prompt_arguments.check_boxes([placed.prompt], width=width, height=height)
+        except PromptError as error:
+            raise PromptError(f"object {placed.object}, frame {placed.frame}: {error}") from error
+
+
 def _one_object(number: int, frame: int, given: Sequence[PromptArgument]) -> Prompts:
-    for option, what in (("--box", "boxes"), ("--mask", "masks"), ("--text", "texts")):
-        count = sum(argument.option == option for argument in given)
+    for options, what in ((BOX_OPTIONS, "boxes"), (("--mask",), "masks"), (("--text",), "texts")):
+        count = sum(argument.option in options for argument in given)
         if count > 1:
             raise PromptError(
                 f"object {number} has {count} {what} on frame {frame}; expected one. "
@@ -141,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("running")
     run.add_argument("--target", help="graph to run (default: ort-cpu if there is one, else onnx)")
     run.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: its choice)")
+    add_provider_option(run)
     add_vocabulary_option(run)
     run.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     return parser

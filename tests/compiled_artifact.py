@@ -1,4 +1,4 @@
-"""Compiles a variant of the tiny recipe once for all processes of a test run."""
+"""Compiles a variant of a tiny recipe once for all processes of a test run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ TINY = Path(__file__).parents[1] / "recipes" / "efficientsam3_tiny.yaml"
 PATIENCE = 600.0
 
 
-def compiled_folder(shared: Path, overrides: Sequence[str], programs: Sequence[str] = ()) -> Path:
-    """The artifact folder of the tiny recipe with `overrides` and `programs` (all of them by default), compiled by
-    whichever process comes first."""
-    key = hashlib.sha256("\n".join((*overrides, *programs)).encode()).hexdigest()[:12]
+def compiled_folder(
+    shared: Path,
+    overrides: Sequence[str],
+    programs: Sequence[str] = (),
+    recipe: Path = TINY,
+    targets: Sequence[str] = (),
+) -> Path:
+    """The artifact folder of `recipe` with `overrides`, of `programs` and `targets` (all of them by default), compiled
+    by whichever process comes first."""
+    key = hashlib.sha256("\n".join((recipe.stem, *overrides, *programs, *targets)).encode()).hexdigest()[:12]
     folder, claim = shared / f"tiny-{key}", shared / f"tiny-{key}.claim"
     try:
         claim.mkdir()
@@ -31,8 +37,10 @@ def compiled_folder(shared: Path, overrides: Sequence[str], programs: Sequence[s
             time.sleep(0.2)
         return folder
     try:
-        options = CompileOptions(output=folder, overrides=tuple(overrides), programs=tuple(programs))
-        compile_recipe(TINY, options, Console(quiet=True))
+        options = CompileOptions(
+            output=folder, overrides=tuple(overrides), programs=tuple(programs), targets=tuple(targets)
+        )
+        compile_recipe(recipe, options, Console(quiet=True))
     except BaseException:
         claim.rmdir()
         raise

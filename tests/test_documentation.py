@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from samonnx.runtime.video_writer import VideoWriter
 from tests.documents import ROOT, Row, blocks, commands, rows, section, text_of
 from tests.runtime.hand_made_artifact import clip
 
-DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md", "docs/branch_points_sam2.md")
 FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", ".ci"}
 DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "bool": "bool"}
 
@@ -255,26 +256,80 @@ def test_readme_lists_every_exit_code() -> None:
     assert listed == sorted(ExitCode)
 
 
-def branch_rows() -> list[Row]:
-    return [row for row in rows(text_of("docs/branch_points.md")) if row[0] != "where"]
+@dataclass(frozen=True)
+class BranchDocument:
+    """A document of branch points: the notes and the heading whose table it repeats, how many rows that has; and the
+    factory of the models whose recipes have its pins."""
+
+    path: str
+    notes: str
+    heading: str
+    count: int
+    factory: str
+
+    def rows(self) -> list[Row]:
+        tables = text_of(self.path).partition(QUIRKS)[0]
+        return [row for row in rows(tables) if row[0] != "where"]
+
+    def originals(self) -> list[Row]:
+        notes = text_of(self.notes).partition(f"\n{self.heading}")[2]
+        return [row[:2] for row in rows(notes) if row[0] != "where"]
+
+    def pins_of_recipes(self) -> set[str]:
+        recipes = map(load_recipe, sorted((ROOT / "recipes").glob("*.yaml")))
+        return {pin for recipe in recipes if recipe.model.factory == self.factory for pin in recipe.pins}
 
 
-def test_every_branch_of_the_original_is_a_pin_or_explained() -> None:
-    notes = text_of("golden/efficientsam3_m0_9/NOTES.md").partition("## 15. ")[2]
-    originals = [row[:2] for row in rows(notes) if row[0] != "where"]
-    assert len(originals) == 45
-    listed = branch_rows()
+QUIRKS = "\n## Quirks of the originals\n"
+SAM3 = BranchDocument(
+    "docs/branch_points.md", "golden/efficientsam3_m0_9/NOTES.md", "## 15. ", 45, "samonnx.models.efficientsam3:build"
+)
+SAM2 = BranchDocument(
+    "docs/branch_points_sam2.md",
+    "golden/sam2.1/NOTES.md",
+    "## Runtime branches in the tracking path\n",
+    46,
+    "samonnx.models.sam2:build",
+)
+
+
+def called_pins(text: str) -> set[str]:
+    """What is said to be a pin: "pins `a`, `b` and `c`"."""
+    lists = re.findall(r"\bpins? ((?:`[^`]+`(?:, | and )?)+)", text)
+    return {code for codes in lists for code in re.findall(r"`([^`]+)`", codes)}
+
+
+@pytest.mark.parametrize("document", [SAM3, SAM2], ids=lambda document: str(document.path))
+def test_every_branch_of_the_original_is_a_pin_or_explained(document: BranchDocument) -> None:
+    originals, listed = document.originals(), document.rows()
+    assert len(originals) == document.count
     assert [row[:2] for row in listed[: len(originals)]] == originals
     for row in listed:
         assert len(row) == 3, row
         assert row[2], f"{row[0]}: neither a pin nor a reason"
 
 
-def test_the_pins_of_the_branch_tables_are_those_of_the_recipes() -> None:
-    named = {
-        code
-        for row in branch_rows()
-        for code in re.findall(r"`([^`]+)`", row[2])
-        if code.startswith(("tracker.", "detector."))
-    }
-    assert named == {pin for recipe in (ROOT / "recipes").glob("*.yaml") for pin in load_recipe(recipe).pins}
+def test_every_recipe_is_of_a_model_that_has_a_document_of_branch_points() -> None:
+    factories = {load_recipe(recipe).model.factory for recipe in (ROOT / "recipes").glob("*.yaml")}
+    assert factories == {SAM3.factory, SAM2.factory}
+
+
+def test_the_pins_of_sam_3s_branch_tables_are_those_of_its_recipes() -> None:
+    codes = {code for row in SAM3.rows() for code in re.findall(r"`([^`]+)`", row[2])}
+    named = {code for code in codes if code.startswith(("tracker.", "detector."))}
+    assert named == SAM3.pins_of_recipes()
+
+
+def test_the_pins_of_sam_2s_branch_tables_are_those_of_its_recipes_and_samurais() -> None:
+    assert called_pins(" ".join(row[2] for row in SAM2.rows())) == SAM2.pins_of_recipes()
+
+
+def test_every_quirk_of_the_originals_is_reproduced_or_mended_or_said_to_differ_and_how() -> None:
+    quirks = [row for row in rows(text_of(SAM2.path).partition(QUIRKS)[2]) if row[0] != "in the original"]
+    assert len(quirks) > 30
+    for quirk in quirks:
+        assert len(quirk) == 3, quirk
+        assert quirk[1] in ("reproduced", "mended", "differs"), quirk
+        assert called_pins(quirk[2]) <= SAM2.pins_of_recipes(), quirk
+        places = re.findall(r"`([^`]+)`|\b(policy|runtime|no such option)\b", quirk[2])
+        assert places, f"{quirk[0]}: where?"

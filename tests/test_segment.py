@@ -83,7 +83,7 @@ def test_an_image_and_words_become_a_picture_and_a_coco_file(
 
 
 def test_all_kinds_of_prompts_go_together(artifact: Path, photo: Path, tmp_path: Path) -> None:
-    options = ("--text", "a dog", "--box", "5,5,40,40", "--exemplar", "60,30,90,70,0", "--point", "9,9,0")
+    options = ("--text", "a dog", "--box", "5,5,35,35", "--exemplar", "60,30,30,40,0", "--point", "9,9,0")
     assert run(artifact, photo, *options, "--nms", 1, "-o", tmp_path / "out.png", "--quiet") == ExitCode.OK
     prompts = Prompts("a dog", Points(((9.0, 9.0),), (0,)), (Box(5, 5, 40, 40),), None, (Box(60, 30, 90, 70, 0),))
     found = Segmenter(artifact).segment(picture(HEIGHT, WIDTH), prompts)
@@ -236,14 +236,19 @@ def test_a_text_that_is_too_long_is_cut_with_one_warning(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--box", "1,1,500,9"], f"photo.png: box corner (500, 9) lies outside the frame, which is {WIDTH} x {HEIGHT}"),
-        (["--exemplar", "1,1,9,500"], "photo.png: exemplar corner (9, 500) lies outside the frame"),
+        (
+            ["--box", "1,1,500,9"],
+            "photo.png: --box 1,1,500,9 (left, top, width, height) goes from (1, 1) to (501, 10), beyond",
+        ),
+        (["--exemplar", "1,1,9,500"], "photo.png: --exemplar 1,1,9,500 (left, top, width, height) goes"),
+        (["--box-corners", "1,1,500,9"], "photo.png: box corner (500, 9) lies outside the frame"),
         (["--point", "-1.0,5"], "photo.png: point (-1, 5) lies outside the frame"),
         (["--exemplar", "1,1,9,9"] * (BOXES + 1), f"{BOXES + 1} boxes, exemplars among them, but the artifact has"),
         (["--text", "a", "--text", "b"], "--text is given 2 times for the same thing; expected once"),
         (["--text", "&nbsp;"], "nothing is left of the text '&nbsp;' once it is cleaned"),
         (["--mask", "nowhere.png"], "mask nowhere.png does not exist"),
         (["--text", "a dog", "--target", "web"], "was not compiled for target 'web'; it has: onnx"),
+        (["--text", "a dog", "--provider", "gpu"], "execution provider 'gpu' is not in this build of ONNX Runtime"),
     ],
 )
 def test_errors_are_one_line_exit_code_1_and_leave_nothing(
@@ -271,7 +276,7 @@ def test_a_mask_for_a_model_without_an_encoder_for_it_says_what_to_do(
     assert run(artifact, photo, "--mask", tmp_path / "mask.png", "-o", tmp_path / "out.png") == ExitCode.ERROR
     error = capsys.readouterr().err
     assert "cannot look for things by a mask" in error
-    assert "as an exemplar, which is box (10, 5, 30, 20)" in error
+    assert "as an exemplar, which is Box(10, 5, 30, 20), or --exemplar 10,5,20,15" in error
     Image.fromarray(mask[:5]).save(tmp_path / "mask.png")
     assert run(artifact, photo, "--mask", tmp_path / "mask.png", "-o", tmp_path / "out.png") == ExitCode.ERROR
     assert f"photo.png: the mask is {WIDTH} x 5 pixels, the frame {WIDTH} x {HEIGHT}" in capsys.readouterr().err

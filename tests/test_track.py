@@ -52,7 +52,7 @@ def test_a_video_becomes_an_overlay_and_masks(
     artifact: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, masks = tmp_path / "out.mp4", tmp_path / "masks"
-    code = run(artifact, video, "--point", "5,6", "--object", 2, "--box", "20,5,40,20", "-o", out, "--masks-dir", masks)
+    code = run(artifact, video, "--point", "5,6", "--object", 2, "--box", "20,5,20,15", "-o", out, "--masks-dir", masks)
     assert code == ExitCode.OK
     source = open_frames(out)
     assert (source.width, source.height, source.count, source.rate) == (46, 32, 6, Fraction(24))
@@ -69,6 +69,22 @@ def test_a_video_becomes_an_overlay_and_masks(
     assert "6 frames, 46 x 32" in summary
     assert "wrote" in summary
     assert "out.mp4" in summary
+
+
+def test_the_porting_guides_command_line_works_and_corners_are_the_same_box(
+    artifact: Path, video: Path, tmp_path: Path
+) -> None:
+    """Left, top, width, height, as in SAMURAI's scripts; and the provider by its short name."""
+    boxes = {"sized": ("--box", "20,5,20,15"), "corners": ("--box-corners", "20,5,40,20")}
+    for name, box in boxes.items():
+        run(artifact, video, *box, "--provider", "cpu", "--masks-dir", tmp_path / name, "--quiet")
+    sized, corners = (read_masks(tmp_path / name) for name in boxes)
+    tracker = Tracker(artifact)
+    for result in tracker.track(video, box=(20, 5, 20, 15)):
+        name = f"frame_{result.frame_index:05d}_object_1.png"
+        np.testing.assert_array_equal(sized[name] > 0, result.masks[0])
+        np.testing.assert_array_equal(sized[name], corners[name])
+    assert tracker.next_frame == len(sized) == len(corners) == 6
 
 
 def test_a_folder_of_images_of_any_size_works(artifact: Path, tmp_path: Path) -> None:
@@ -206,11 +222,11 @@ def test_words_for_an_artifact_that_only_tracks_say_what_to_compile(
         ),
         (
             ["--exemplar", "1,1,99,9"],
-            "object 1: exemplar corner (99, 9) lies outside the frame, which is 46 x 32 pixels",
+            "object 1, frame 0: --exemplar 1,1,99,9 (left, top, width, height) goes from (1, 1) to (100, 10), beyond",
         ),
         (["--exemplar", "1,1,9,9"] * 3, "object 1: 3 boxes, exemplars among them, but the artifact has 2 places"),
         (
-            ["--box", "1,1,9,9,0"],
+            ["--box", "1,1,8,8,0"],
             "object 1, frame 0: box (1, 1, 9, 9) has label 0, but an object is tracked from a box",
         ),
         (["--text", "&nbsp;"], "object 1: nothing is left of the text"),
@@ -268,6 +284,12 @@ def first_click() -> dict[int, dict[int, Prompts]]:
         (["--box", "1,1,9,9", "--box", "2,2,9,9"], "object 1 has 2 boxes on frame 0; expected one"),
         (["--mask", "nowhere.png"], "mask nowhere.png does not exist"),
         (["--point", "5,6", "--target", "web"], "was not compiled for target 'web'; it has: onnx, ort-cpu"),
+        (
+            ["--box", "20,5,40,20"],
+            "object 1, frame 0: --box 20,5,40,20 (left, top, width, height) goes from (20, 5) to",
+        ),
+        (["--box-corners", "20,5,60,20"], "object 1: box corner (60, 20) lies outside the frame, which is 46 x 32"),
+        (["--point", "5,6", "--provider", "gpu"], "execution provider 'gpu' is not in this build of ONNX Runtime; it "),
     ],
 )
 def test_errors_are_one_line_exit_code_1_and_leave_nothing(
@@ -302,8 +324,9 @@ def test_a_mask_beside_a_point_or_of_another_size_is_an_error(
         ([], "nothing to track: give at least one prompt"),
         (["--point", "5"], "expected X,Y or X,Y,LABEL with label 1 or 0, for example 320,240,1; found '5'"),
         (["--point", "5,6,7"], "expected X,Y or X,Y,LABEL with label 1 or 0"),
-        (["--box", "1,2,3"], "expected X0,Y0,X1,Y1 (left, top, right, bottom)"),
-        (["--box", "9,2,3,4"], "is empty: expected x0 < x1"),
+        (["--box", "1,2,3"], "expected X,Y,WIDTH,HEIGHT (left, top, width, height)"),
+        (["--box", "9,2,3,-4"], "has the height -4: expected left, top, width and height"),
+        (["--box-corners", "9,2,3,4"], "is empty: expected x0 < x1"),
         (["--frame", "-1"], "expected a whole number of at least 0"),
         (["--text", "a dog", "--threshold", "2"], "expected a number from 0 to 1; found '2'"),
         (["--point", "1,1", "--max-frames", "0"], "expected a whole number of at least 1; found '0'"),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonnx.runtime.manifest import DetectionInfo
+from samonnx.runtime.mask_boxes import mask_boxes
 from samonnx.runtime.preprocessing import resize_mask
 from samonnx.runtime.prompts import EMPTY_PLACE, POSITIVE, Box, MaskPrompt, PromptError, Prompts, check_on_frame
 
@@ -79,6 +80,7 @@ def _labels(number: int, labels: Iterable[int]) -> npt.NDArray[np.int32]:
     return np.array([given + [EMPTY_PLACE] * (number - len(given))], dtype=np.int32)
 
 
-def _extent(prompt: MaskPrompt) -> Box:
-    rows, columns = np.flatnonzero(prompt.mask.any(axis=1)), np.flatnonzero(prompt.mask.any(axis=0))
-    return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+def _extent(prompt: MaskPrompt) -> str:
+    """The box of a mask, as Python and as the command line take it."""
+    x, y, width, height = (int(side) for side in mask_boxes(prompt.mask[None])[0])
+    return f"Box({x}, {y}, {x + width}, {y + height}), or --exemplar {x},{y},{width},{height}"

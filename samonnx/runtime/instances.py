@@ -63,6 +63,12 @@ class InstanceFinder:
     def __post_init__(self) -> None:
         check_limits(self.threshold, None)
 
+    def take_frames_of(self, kind: str) -> None:
+        """From now on frames come from "video" or "images"."""
+        self.kind = kind
+        if self._segmenter is not None:
+            self._segmenter.kind = kind
+
     def check(self, number: int, prompts: Prompts, *, width: int, height: int) -> None:
         """All that is known to be wrong without running: raises PromptError and ManifestError.
 

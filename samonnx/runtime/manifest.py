@@ -39,7 +39,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 DTYPES = ("float32", "int32", "int64", "bool")
-RESIZES = ("bicubic", "bilinear-antialias")
+RESIZES = ("bicubic", "bilinear-antialias", "bicubic-antialias")
 
 
 class ManifestError(SamonnxError):
@@ -123,9 +123,11 @@ class PreprocessingInfo:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     video_resize: str = "bicubic"
-    """For frames of a video file; see samonnx.runtime.preprocessing for the two methods."""
+    """For frames of a video file; see samonnx.runtime.preprocessing for the methods."""
     image_resize: str = "bilinear-antialias"
     """For a folder of images."""
+    binary_mask_prompts: bool = False
+    """Whether a mask prompt is cut at 0.5 after it has been resized (SAM 2), or keeps its soft edges (SAM 3)."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class MemoryInfo:
     """Rows of the graph: objects that one call tracks."""
     points: int
     """Prompt places of a row: points, box corners included."""
+    corrections_attend_memory: bool = False
+    """Whether a click on a frame that was tracked already is run with memory (SAM 2) or without (SAM 3)."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from samonnx.runtime.session import Array, Session, SessionError
 
 __all__ = ["BoundArray", "ObjectGroup", "RowInputs", "SharedInputs"]
 
-READ_OUTPUTS = ("low_res_masks", "ious", "mask_choice", "object_score")
+READ_OUTPUTS = ("low_res_masks", "ious", "iou", "mask_choice", "object_score")
 """What the tracker reads; other outputs (full-size logits, the pointer) are left unbound and never copied."""
 
 
@@ -111,6 +111,17 @@ class ObjectGroup:
         self.objects[row] = number
         for pair in self._manifest.bank:
             self._banks[self._current][pair.input].array[row] = pair.empty
+
+    def release(self, row: int) -> None:
+        """Take the object out of the row, with its prompts and its bank.
+
+        The bank before the last frame goes too: a correction of the other objects would go back to it.
+        """
+        self.objects[row] = None
+        self.set_row(row, RowInputs())
+        for bank in self._banks:
+            for pair in self._manifest.bank:
+                bank[pair.input].array[row] = pair.empty
 
     def set_row(self, row: int, given: RowInputs) -> None:
         """Fill one row of the prompt inputs; raises SessionError if the graph lacks an input that is needed."""

@@ -1,23 +1,31 @@
 """Frames into the network, masks out of it: resizing in numpy, by the formulas of the original's loaders.
 
-Three methods, all separable, all with half-pixel centres: output i looks at (i + 0.5) * scale - 0.5, scale = in / out.
+Four methods, all separable, all with half-pixel centres: output i looks at (i + 0.5) * scale - 0.5, scale = in / out.
 
 - `bicubic`: cubic convolution with a = -0.75 over 4 taps, border pixels repeated, no antialias, in float32, unclipped:
-  `torch.nn.functional.interpolate(mode="bicubic")`. The original's TorchCodec loader reads video files so. (Its OpenCV
+  `torch.nn.functional.interpolate(mode="bicubic")`. SAM 3's TorchCodec loader reads video files so. (Its OpenCV
   loader uses the same kernel rounded to uint8, but forgets to divide by 255 before it normalises; not imitated.)
 - `bilinear-antialias`: a triangle as wide as the scale when shrinking, renormalised at the border. For uint8 images
-  with Pillow's arithmetic (weights of 22 bits, horizontally first, each direction rounded to uint8): the original's
-  loader of image folders. (Pillow from 13 on takes tall images vertically first: at most 1/255 apart.)
+  with Pillow's arithmetic (weights of 22 bits, horizontally first, each direction rounded to uint8): SAM 3's loader of
+  image folders. (Pillow from 13 on takes tall images vertically first: at most 1/255 apart.)
   For masks in float32: `interpolate(mode="bilinear", antialias=True)`.
+- `bicubic-antialias`: the same for the cubic kernel with a = -0.5, which is what Pillow's `resize` does unasked: SAM
+  2's loader of image folders (sam2/utils/misc.py, `_load_img_as_tensor`).
 - bilinear, two taps, no antialias: masks back to the size of the video.
 
-The original keeps frames in float16; here they stay float32.
+SAM 2 has decord read and shrink video files: FFmpeg's filter `scale=S:S`, straight from the planes of YUV to RGB in
+uint8, without flags. In the FFmpeg that decord's packages hold (4.1, 4.2) the filter is bilinear by default, as wide as
+the scale when shrinking (later: bicubic, as wide). Of the methods here `bilinear-antialias` is the nearest: up to 4/255
+from it in grey pictures; more at edges of colour, as U and V are enlarged apart from Y there.
+
+SAM 3 keeps frames in float16; here they stay float32.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +37,7 @@ __all__ = ["FrameError", "network_image", "resize_logits", "resize_mask"]
 
 Floats = npt.NDArray[np.float32]
 Frame = npt.NDArray[np.uint8]
+Kernel = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 PILLOW_BITS = 22
 
@@ -50,7 +59,8 @@ def network_image(frame: Frame, info: PreprocessingInfo, *, kind: str = "video")
     elif resize == "bicubic":
         resized = _resample(frame.astype(np.float32), info.size, info.size, "cubic")
     else:
-        resized = _resize_as_pillow(frame, info.size).astype(np.float32)
+        kernel = "triangle" if resize == "bilinear-antialias" else "keys"
+        resized = _resize_as_pillow(frame, info.size, kernel).astype(np.float32)
     mean, std = np.array(info.mean, dtype=np.float32), np.array(info.std, dtype=np.float32)
     normalised = (resized / np.float32(255) - mean) / std
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
@@ -99,8 +109,8 @@ def _apply(rows: Floats, places: npt.NDArray[np.intp], weights: npt.NDArray[np.f
 def _taps(old: int, new: int, kernel: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Which inputs, with which weights, make each output: [new, taps] of each. Cached arrays: not to be written to."""
     scale = old / new
-    if kernel == "triangle":
-        return _triangle_taps(old, new, scale)
+    if kernel in PILLOW_KERNELS:
+        return _pillow_taps(old, new, scale, *PILLOW_KERNELS[kernel])
     # float32, as PyTorch computes them: at 1920 pixels the rounding of a centre shows in the fifth digit of a weight
     centres = np.float32(scale) * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
     if kernel == "linear":
@@ -111,42 +121,55 @@ def _taps(old: int, new: int, kernel: str) -> tuple[npt.NDArray[np.intp], npt.ND
         offsets, weights = np.arange(2), np.stack([1 - fraction, fraction], axis=1)
     else:
         offsets = np.arange(-1, 3)
-        weights = _cubic(np.abs(fraction[:, None] - offsets[None, :]))
+        weights = _cubic(np.abs(fraction[:, None] - offsets[None, :]), -0.75)
     return np.clip(first[:, None] + offsets[None, :], 0, old - 1), weights
 
 
-def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution kernel with a = -0.75."""
-    a = -0.75
+def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
+    """Keys' cubic convolution kernel: `a` is its slope at distance 1."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _triangle_taps(old: int, new: int, scale: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Pillow's windows: a triangle of half-width max(scale, 1) around the centre, cut at the border, summing to 1."""
-    support = max(scale, 1.0)
+def _triangle(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.maximum(0.0, 1.0 - distance)
+
+
+PILLOW_KERNELS: Mapping[str, tuple[float, Kernel]] = {
+    "triangle": (1.0, _triangle),
+    "keys": (2.0, functools.partial(_cubic, a=-0.5)),
+}
+"""Half of the width of each at scale 1, and its weight at a distance from 0 on."""
+
+
+def _pillow_taps(
+    old: int, new: int, scale: float, half_width: float, kernel: Kernel
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Pillow's windows: a kernel widened by max(scale, 1) around the centre, cut at the border, summing to 1."""
+    widened = max(scale, 1.0)
+    support = half_width * widened
     taps = math.ceil(support) * 2 + 1
     centres = (np.arange(new) + 0.5) * scale
     first = np.maximum((centres - support + 0.5).astype(np.intp), 0)
     last = np.minimum((centres + support + 0.5).astype(np.intp), old)
     places = first[:, None] + np.arange(taps)[None, :]
-    weights = np.maximum(0.0, 1.0 - np.abs((places - centres[:, None] + 0.5) * (1.0 / support)))
+    weights = kernel(np.abs((places - centres[:, None] + 0.5) * (1.0 / widened)))
     weights[places >= last[:, None]] = 0.0
     weights /= weights.cumsum(axis=1)[:, -1:]  # summed in Pillow's order: a last bit decides some roundings
     return np.minimum(places, old - 1), weights
 
 
-def _resize_as_pillow(frame: Frame, size: int) -> Frame:
-    """Pillow's bilinear `Image.resize` of a uint8 image, to the last bit."""
-    narrow = _apply_in_bits(frame.transpose(1, 0, 2), *_taps(frame.shape[1], size, "triangle")).transpose(1, 0, 2)
-    return _apply_in_bits(narrow, *_taps(frame.shape[0], size, "triangle"))
+def _resize_as_pillow(frame: Frame, size: int, kernel: str) -> Frame:
+    """Pillow's `Image.resize` of a uint8 image by one of PILLOW_KERNELS, to the last bit."""
+    narrow = _apply_in_bits(frame.transpose(1, 0, 2), *_taps(frame.shape[1], size, kernel)).transpose(1, 0, 2)
+    return _apply_in_bits(narrow, *_taps(frame.shape[0], size, kernel))
 
 
 def _apply_in_bits(image: Frame, places: npt.NDArray[np.intp], weights: npt.NDArray[np.float64]) -> Frame:
-    """`_apply` along the first axis in fixed point; sums stay below 255 * 2**22 + 2**21, so int32 holds them."""
+    """`_apply` along the first axis in fixed point; weights' sizes sum to less than 1.5, so int32 holds all sums."""
     rows = np.ascontiguousarray(image).reshape(image.shape[0], -1).astype(np.int32)
-    factors = np.floor(weights * (1 << PILLOW_BITS) + 0.5).astype(np.int32)
+    factors = np.trunc(weights * (1 << PILLOW_BITS) + np.copysign(0.5, weights)).astype(np.int32)
     total = rows[places[:, 0]] * factors[:, :1]
     total += 1 << (PILLOW_BITS - 1)
     for tap in range(1, places.shape[1]):

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.object_group import RowInputs
 from samonnx.runtime.prompts import (
+    MaskPrompt,
     PromptError,
     Prompts,
     check_for_tracking,
@@ -59,11 +60,17 @@ def row_inputs(
                     f"recipe {manifest.recipe!r} was compiled without mask prompts; give points or a box, "
                     f"or compile with --set programs.track.mask_prompt=true"
                 )
-            return RowInputs(mask=prompt_mask(prompts.mask, width=width, height=height, size=size))
+            return RowInputs(mask=_mask(manifest, prompts.mask, width, height))
         places = manifest.tracking().points
         coordinates, labels = point_places(prompts, width=width, height=height, size=size, places=places)
     except PromptError as error:
         raise PromptError(f"object {number}: {error}") from error
     limit = PREVIOUS_LOGITS_LIMIT
     clamped = None if earlier is None else np.clip(earlier, -limit, limit)
-    return RowInputs(coordinates, labels, None, clamped, attend_memory=prompts.use_memory)
+    corrects = earlier is not None and manifest.tracking().corrections_attend_memory
+    return RowInputs(coordinates, labels, None, clamped, attend_memory=prompts.use_memory or corrects)
+
+
+def _mask(manifest: Manifest, prompt: MaskPrompt, width: int, height: int) -> npt.NDArray[np.float32]:
+    resized = prompt_mask(prompt, width=width, height=height, size=manifest.preprocessing.size)
+    return (resized >= 0.5).astype(np.float32) if manifest.preprocessing.binary_mask_prompts else resized

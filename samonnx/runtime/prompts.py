@@ -106,8 +106,8 @@ class Prompts:
     exemplars. In `track`, points with at most one box, or a mask, are one object; text and exemplars stand for every
     instance on the frame.
 
-    `use_memory` lets a prompted frame of an object that is already tracked attend to its memory; the original does not
-    by default.
+    `use_memory` lets a prompted frame of an object that is already tracked attend to its memory; SAM 3 does not by
+    default, SAM 2 does in corrections (`MemoryInfo.corrections_attend_memory`).
     """
 
     text: str | None = None

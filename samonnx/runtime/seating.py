@@ -47,10 +47,13 @@ class Seating:
         self._places[number] = (group, row)
 
     def unseat(self, number: int) -> None:
-        """Take the object out, and its group if nobody is left in it; an object that is not there is let pass."""
+        """Take the object out, and its group if nobody is left in it; an object that is not there is let pass.
+
+        Its row is empty then, and free for another.
+        """
         place = self._places.pop(number, None)
         if place is not None:
-            place[0].objects[place[1]] = None
+            place[0].release(place[1])
             self.groups = [group for group in self.groups if group.objects.count(None) < len(group.objects)]
 
     def read(self, number: int, output: str) -> npt.NDArray[np.float32]:

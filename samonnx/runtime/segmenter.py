@@ -57,8 +57,8 @@ class Segmenter:
     """Finds things in images by words, boxes and points.
 
     `folder` is an artifact folder; `target`, `threads`, `providers` as in Session. `kind` is where frames come from,
-    "images" or "video": the original resizes the two differently. `vocabulary` as in Tokenizer. Raises ManifestError,
-    SessionError, and what Tokenizer raises.
+    "images" or "video": the original resizes the two differently; the attribute may be changed between frames.
+    `vocabulary` as in Tokenizer. Raises ManifestError, SessionError, and what Tokenizer raises.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Segmenter:
                 f"the artifact of recipe {self.manifest.recipe!r} reads words by the vocabulary {text.vocabulary!r}; "
                 f"this version of samonnx knows 'clip'. Update samonnx"
             )
-        self._folder, self._kind = Path(folder), kind
+        self._folder, self.kind = Path(folder), kind
         self._target, self._threads, self._providers = target, threads, providers
         self._sessions: dict[str, Session] = {}
         self._texts: OrderedDict[bytes, dict[str, Array]] = OrderedDict()
@@ -164,7 +164,7 @@ class Segmenter:
         return next(port.shape[-1] for port in self._grounding.program.outputs if port.name == "masks")
 
     def _image(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return network_image(frame, self.manifest.preprocessing, kind=self._kind)
+        return network_image(frame, self.manifest.preprocessing, kind=self.kind)
 
     def _text_features(self, tokens: Array) -> dict[str, Array]:
         """The last TEXTS_KEPT texts are remembered."""

@@ -13,7 +13,16 @@ import onnxruntime
 from samonnx.errors import SamonnxError
 from samonnx.runtime.manifest import Manifest, PortInfo, ProgramInfo
 
-__all__ = ["Array", "InputError", "Session", "SessionError", "check_inputs", "choose_target"]
+__all__ = [
+    "Array",
+    "InputError",
+    "Session",
+    "SessionError",
+    "check_inputs",
+    "choose_target",
+    "execution_providers",
+    "short_provider_name",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -33,7 +42,7 @@ class Session:
 
     `folder` is the artifact folder; `target` is one that the manifest lists (by default `ort-cpu` if present, then
     `onnx`); `threads` limits the threads inside an operation (default: the engine's choice); `providers` are ONNX
-    Runtime execution providers (default: the CPU). Raises ManifestError and SessionError.
+    Runtime execution providers, as in `execution_providers` (default: the CPU). Raises ManifestError and SessionError.
     """
 
     def __init__(
@@ -93,6 +102,33 @@ def choose_target(program: ProgramInfo, target: str | None) -> str:
     return target
 
 
+def execution_providers(names: Sequence[str]) -> list[str]:
+    """ONNX Runtime's names of execution providers, in the same order.
+
+    They may be given in full (`CUDAExecutionProvider`) or short (`cuda`, `tensorrt`, `coreml`): the full name in small
+    letters without its ending. Raises SessionError for one that this build of ONNX Runtime does not have.
+    """
+    there = onnxruntime.get_available_providers()
+    known = {short_provider_name(name): name for name in (*onnxruntime.get_all_providers(), *there)}
+    found = []
+    for name in [names] if isinstance(names, str) else names:
+        full = known.get(short_provider_name(name), name)
+        if full not in there:
+            asked = repr(name) if full == name else f"{name!r} ({full})"
+            remedy = "; install the package of ONNX Runtime that has it" if full in known.values() else ""
+            present = ", ".join(f"{short_provider_name(provider)} ({provider})" for provider in there)
+            raise SessionError(
+                f"execution provider {asked} is not in this build of ONNX Runtime; it has: {present}{remedy}"
+            )
+        found.append(full)
+    return list(dict.fromkeys(found))
+
+
+def short_provider_name(provider: str) -> str:
+    """`CUDAExecutionProvider`, or `cuda` already -> `cuda`."""
+    return provider.lower().removesuffix("executionprovider")
+
+
 def check_inputs(program: ProgramInfo, arrays: Mapping[str, Array]) -> None:
     """Raise InputError with one line for each input that is missing, unknown, or of another dtype or shape."""
     ports = {port.name: port for port in program.inputs}
@@ -130,13 +166,7 @@ def _open(
     _check_weights(folder, manifest)
     if threads is not None and threads < 1:
         raise SessionError(f"threads is {threads}; expected 1 or more")
-    there = onnxruntime.get_available_providers()
-    chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
-    for name in chosen:
-        if name not in there:
-            raise SessionError(
-                f"execution provider {name!r} is not in this build of ONNX Runtime; it has: {', '.join(there)}"
-            )
+    chosen = execution_providers(providers or ["cpu"])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -145,6 +175,12 @@ def _open(
         engine = onnxruntime.InferenceSession(str(graph), options, providers=chosen)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise SessionError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {error}") from error
+    lacking = [name for name in chosen if name not in engine.get_providers()]
+    if lacking:  # the engine says so in its log only, and runs everything on the CPU
+        raise SessionError(
+            f"ONNX Runtime could not start the execution provider {lacking[0]}; is its device there, and are its "
+            f"libraries? It would run {graph.name} on: {', '.join(engine.get_providers())}"
+        )
     found = {node.name for node in engine.get_inputs()}
     listed = {port.name for port in program.inputs}
     if found != listed:

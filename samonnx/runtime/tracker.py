@@ -1,9 +1,10 @@
 """Frames and prompts in, masks out: drives the `track` program over a clip.
 
 Objects are rows of the graph, grouped as many at a time as the recipe says; each has a bank of its own, so an object
-may join at any frame. Like the original's predictor: a prompted frame does not attend to memory; a click on a frame
-that was tracked already (`correct`) gets that frame's earlier low-resolution logits, clamped to ±32, and replaces the
-frame's memory; masks are shown at the size of the video, low-resolution logits resized bilinearly and cut at 0.
+may join at any frame. Like the original's predictor: a prompted frame does not attend to memory (in SAM 2's predictor
+a correction does); a click on a frame that was tracked already (`correct`) gets that frame's earlier low-resolution
+logits, clamped to ±32, and replaces the frame's memory; masks are shown at the size of the video, low-resolution logits
+resized bilinearly and cut at 0.
 
 Unlike it: frames come in order, so a later prompted frame cannot help an earlier one, and objects are never made to
 give way to each other. Words and exemplars are looked up on the frames they are given for, not on every frame
@@ -13,7 +14,8 @@ give way to each other. Words and exemplars are looked up on the frames they are
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +23,21 @@ import numpy.typing as npt
 
 from samonnx.errors import SamonnxError
 from samonnx.runtime.bank import Bank
+from samonnx.runtime.clip import Frames, PromptsByFrame, check_box_on_frame, frames_of, prompts_of
 from samonnx.runtime.detections import Detections
-from samonnx.runtime.frame_result import FrameResult, Search
+from samonnx.runtime.frame_result import FrameResult, Search, read_result
+from samonnx.runtime.frame_run import run_frame
 from samonnx.runtime.instances import InstanceFinder, new_objects
 from samonnx.runtime.manifest import Manifest
-from samonnx.runtime.object_group import READ_OUTPUTS, ObjectGroup, RowInputs, SharedInputs
-from samonnx.runtime.preprocessing import FrameError, check_frame, network_image, resize_logits
+from samonnx.runtime.object_group import ObjectGroup, RowInputs, SharedInputs
+from samonnx.runtime.preprocessing import FrameError, check_frame, network_image
 from samonnx.runtime.prompt_rows import row_inputs
 from samonnx.runtime.prompts import PromptError, Prompts
+from samonnx.runtime.seated_bank import bank_of, seat_objects
 from samonnx.runtime.seating import Seating
 from samonnx.runtime.session import Session
 from samonnx.runtime.step_sessions import StepSessions
+from samonnx.runtime.video import FrameSource
 
 __all__ = ["FrameResult", "Tracker", "TrackerError"]
 
@@ -45,7 +51,8 @@ class Tracker:
 
     `folder` is an artifact folder; `target`, `threads`, `providers` as in Session. `num_frames` is the length of the
     clip, which the network's encoding of time depends on below 16 frames; 0 if unknown. `kind` is where frames come
-    from, "video" or "images": the original resizes the two differently. `threshold` is the score, 0…1, above which an
+    from, "video" or "images": the original resizes the two differently. By default both follow from the file or folder
+    that `track` opens, and are 0 and "video" for frames from elsewhere. `threshold` is the score, 0…1, above which an
     instance found by words or exemplars becomes an object, by default the artifact's. `vocabulary` as in Tokenizer, for
     words. Early frames run in graphs made for a bank that holds little yet, opened as the bank fills; `keep_sessions`
     keeps all of them open, which takes memory and saves opening them again after `reset`. Raises ManifestError,
@@ -59,23 +66,24 @@ class Tracker:
         target: str | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
-        num_frames: int = 0,
-        kind: str = "video",
+        num_frames: int | None = None,
+        kind: str | None = None,
         threshold: float | None = None,
         vocabulary: Path | None = None,
         keep_sessions: bool = False,
     ) -> None:
-        if kind not in ("video", "images"):
+        if kind not in (None, "video", "images"):
             raise TrackerError(f"kind is {kind!r}; expected 'video' or 'images'")
         self.manifest = Manifest.load(folder)
-        self.num_frames = num_frames
-        self._folder, self._kind = Path(folder), kind
-        self._target, self._threads, self._providers = target, threads, providers
         self.manifest.tracking()  # says what to do about an artifact that only detects
-        options = target, threads, providers, kind, threshold, vocabulary
+        self._wanted = num_frames, kind
+        options = target, threads, providers, kind or "video", threshold, vocabulary
         self._finder = InstanceFinder(Path(folder), self.manifest, *options)
         self._shared = SharedInputs(self.manifest.preprocessing.size)
-        self._sessions = StepSessions(self.manifest, self._open_session, keep=keep_sessions)
+        open_session = partial(
+            Session, folder, target=target, threads=threads, providers=providers, manifest=self.manifest
+        )
+        self._sessions = StepSessions(self.manifest, open_session, keep=keep_sessions)
         self._sessions.session()
         self._seating = self._new_seating()
         self.reset()
@@ -90,6 +98,7 @@ class Tracker:
         self._image_of: int | None = None
         self._prompted: tuple[int, ...] = ()
         self._searches: tuple[Search, ...] = ()
+        self._follow(0, "video")
 
     @property
     def open_programs(self) -> tuple[str, ...]:
@@ -162,32 +171,62 @@ class Tracker:
 
     def track(
         self,
-        frames: Iterable[npt.NDArray[np.uint8]],
-        prompts: Mapping[int, Mapping[int, Prompts]],
+        video: str | os.PathLike[str] | Frames,
+        prompts: PromptsByFrame | None = None,
+        *,
+        box: Sequence[float] | None = None,
     ) -> Iterator[FrameResult]:
-        """Track through `frames`, with prompts by frame index, then by object number; yields a result for each frame.
+        """Track through `video`, with prompts by frame index, then by object number; yields a result for each frame.
+
+        `video` is the path of a video file, an image or a folder of images, what `open_frames` made of one, or frames
+        as in `step`. Its first frame is the tracker's next one (frame 0, unless it has seen frames). `box` is x, y,
+        width, height around object 1 on that frame, in pixels, instead of `prompts` or beside them.
 
         Clicks and boxes for an object that is already tracked are corrections: the frame is tracked first, then
         corrected, as when a user stops there and clicks. A number that words gave to an instance is that object on
-        later frames. Raises what `step` and `correct` raise, and PromptError after the last frame if prompts lie
-        beyond it.
+        later frames. Between two results, objects may be removed and corrected. Raises what `step` and `correct` raise,
+        VideoError, and PromptError for prompts that contradict each other, are missing, or (after the last frame) lie
+        beyond it. After an error in a frame or a prompt the tracker is as it was after the frame before.
         """
+        frames = frames_of(video)
+        prompts_of(prompts, box, first=self._next_frame, objects=self.objects)  # said here, not at the first frame
+        return self._track(frames, prompts, box)
+
+    def _track(
+        self, frames: FrameSource | Frames, given: PromptsByFrame | None, box: Sequence[float] | None
+    ) -> Iterator[FrameResult]:
+        first = self._next_frame
+        prompts = prompts_of(given, box, first=first, objects=self.objects)
+        if isinstance(frames, FrameSource):
+            self._follow(0 if frames.count is None else first + frames.count, frames.kind)
         for frame in frames:
             here = prompts.get(self._next_frame, {})
+            if box is not None and self._next_frame == first:
+                check_box_on_frame(prompts, first, frame)
             later = {n: p for n, p in here.items() if n in self.objects and p.mask is None and not p.names_a_concept}
+            if later:  # before the step, whose result would be lost
+                check_frame(frame)
+                self.check_prompts(later, width=frame.shape[1], height=frame.shape[0])
             result = self.step(frame, {n: p for n, p in here.items() if n not in later})
             yield self.correct(later) if later else result
         beyond = sorted(index for index in prompts if index >= self._next_frame)
         if beyond:
             raise PromptError(f"there is a prompt on frame {beyond[0]}, but the clip has {self._next_frame} frames")
 
+    def remove(self, number: int) -> None:
+        """Stop tracking an object. The others go on as they would have; its row is free for a new one.
+
+        Its number may come again, for an object that starts from nothing. Raises TrackerError if it is not tracked.
+        """
+        if number not in self._seating:
+            there = ", ".join(map(str, self.objects)) or "none"
+            raise TrackerError(f"object {number} cannot be removed, as it is not tracked; tracked objects: {there}")
+        self._seating.unseat(number)
+        self._prompted = tuple(prompted for prompted in self._prompted if prompted != number)
+
     def bank(self) -> Bank:
         """A copy of all that is remembered, to be saved or restored; not the frame itself, so no `correct` after it."""
-        rows = [(group.bank_rows(), row) for group, row in map(self._seating.place, self.objects)]
-        manifest = self.manifest
-        tensors = {p.input: np.stack([bank[p.input][row] for bank, row in rows]) for p in manifest.bank if rows}
-        empty = Bank.empty(manifest, self.objects)
-        return Bank(tensors or empty.tensors, self.objects, self._next_frame, empty.recipe, empty.weights, empty.digest)
+        return bank_of(self._seating, self.manifest, self._next_frame)
 
     def restore(self, bank: Bank) -> None:
         """Go on from a bank: its objects, its next frame. Objects that hold nothing yet are left out.
@@ -197,11 +236,7 @@ class Tracker:
         bank.checked(self.manifest)
         self.reset()
         self._next_frame = bank.next_frame
-        for index, (number, held) in enumerate(zip(bank.objects, bank.frames(), strict=True)):
-            if held:
-                group, row = self._seating.free_place()
-                group.fill(row, number, {name: tensor[index] for name, tensor in bank.tensors.items()})
-                self._seating.seat(number, group, row)
+        seat_objects(bank, self._seating)
 
     def check_prompts(self, prompts: Mapping[int, Prompts], *, width: int, height: int) -> None:
         """Raise PromptError or ManifestError for prompts that would be refused on frames of that size.
@@ -238,37 +273,9 @@ class Tracker:
         self._searches += searches
 
     def _run(self, given: Mapping[int, RowInputs], frame_index: int, groups: Sequence[ObjectGroup]) -> None:
-        """Run `groups` and those that `given` concerns on one frame; their banks move on when all have run.
-
-        New objects get a row first. A group that has had this frame already goes back to its bank before it.
-        """
-        new = [number for number in given if number not in self.objects]
-        concerned, rewound = list(groups), []
-        try:
-            for number, inputs in given.items():
-                known = number in self._seating
-                group, row = self._seating.place(number) if known else self._seating.free_place()
-                if group.rewind_to(frame_index):
-                    rewound.append(group)
-                if not known:
-                    group.assign(row, number)
-                    self._seating.seat(number, group, row)
-                group.set_row(row, inputs)
-                if group not in concerned:
-                    concerned.append(group)
-            if concerned:
-                self._load_image(frame_index)
-                session = self._sessions.session(concerned, self._seating.groups)
-                for group in concerned:
-                    group.run(session)
-        except BaseException:
-            for group in rewound:
-                group.accept(frame_index)
-            for number in new:
-                self._seating.unseat(number)
-            raise
-        for group in concerned:
-            group.accept(frame_index)
+        """Run `groups` and those that `given` concerns on one frame, as `run_frame` does."""
+        load_image = partial(self._load_image, frame_index)
+        run_frame(self._seating, self._sessions, frame_index, given=given, groups=groups, load_image=load_image)
 
     def _load_image(self, frame_index: int) -> None:
         assert self._frame is not None
@@ -281,31 +288,20 @@ class Tracker:
     def _new_seating(self) -> Seating:
         return Seating(lambda: ObjectGroup(self.manifest, self._shared))
 
-    def _open_session(self, program: str) -> Session:
-        return Session(
-            self._folder,
-            program,
-            target=self._target,
-            threads=self._threads,
-            providers=self._providers,
-            manifest=self.manifest,
-        )
-
     def _result(self) -> FrameResult:
         assert self._video_size is not None
-        width, height = self._video_size
-        ports = self.manifest.program("track").outputs
-        found = {port.name: self._seating.rows(port) for port in ports if port.name in READ_OUTPUTS}
-        logits = found["low_res_masks"][:, 0].astype(np.float32)
-        masks = resize_logits(logits, width=width, height=height) > 0
-        return FrameResult(
+        return read_result(
+            self.manifest,
+            self._seating,
             frame_index=self._next_frame - 1,
-            objects=self.objects,
-            masks=masks,
-            low_res_logits=logits,
-            object_scores=found["object_score"][:, 0].astype(np.float32),
-            ious=found["ious"].astype(np.float32),
-            mask_choice=found["mask_choice"].astype(np.int32),
+            video_size=self._video_size,
             prompted=self._prompted,
             searches=self._searches,
         )
+
+    def _follow(self, num_frames: int, kind: str) -> None:
+        """Take the clip's length and kind, unless the caller has said others."""
+        wanted_frames, wanted_kind = self._wanted
+        self.num_frames = num_frames if wanted_frames is None else wanted_frames
+        self._kind = kind if wanted_kind is None else wanted_kind
+        self._finder.take_frames_of(self._kind)

@@ -23,3 +23,11 @@ def single_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artifact") / "single"
     build(folder, objects=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def motion_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two objects a call, a bank with a motion model's tensors, `track@first` and `track@2`."""
+    folder = tmp_path_factory.mktemp("artifact") / "motion"
+    build(folder, motion=True, filled=(2,))
+    return folder

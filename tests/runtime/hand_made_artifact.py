@@ -26,6 +26,7 @@ from samonnx.runtime.manifest import (
     ProgramInfo,
     WeightsInfo,
 )
+from tests.runtime.hand_made_motion import motion_pairs, with_motion
 
 SIZE, SIDE, LOW = 28, 2, 8
 PLACES, SLOTS, CHANNELS, WIDTH = 4, 3, 4, 8
@@ -97,6 +98,7 @@ track (float x) => (float y)
     object_score = Reshape (mean, matrix)
     candidate_scores = Mul (object_score, candidates)
     ious = Sigmoid (candidate_scores)
+    iou = ReduceMax <keepdims = 1> (ious, axis1)
     best = ArgMax <axis = 1, keepdims = 0> (ious)
     best_i = Cast <to = 6> (best)
     many = Greater (count, unit)
@@ -131,7 +133,7 @@ track (float x) => (float y)
 """
 
 
-def bank_pairs(objects: int) -> tuple[BankPair, ...]:
+def bank_pairs(objects: int, *, motion: bool = False) -> tuple[BankPair, ...]:
     """The bank of the hand-made graph."""
     tensors = {
         "memory": ("float32", (objects, SLOTS, CHANNELS, SIDE, SIDE), 0.0),
@@ -141,7 +143,8 @@ def bank_pairs(objects: int) -> tuple[BankPair, ...]:
         "pointer_frame": ("int32", (objects, SLOTS), -1),
         "pointer_conditioning": ("bool", (objects, SLOTS), False),
     }
-    return tuple(BankPair(f"bank.{n}", f"next_bank.{n}", *rest) for n, rest in tensors.items())
+    pairs = tuple(BankPair(f"bank.{n}", f"next_bank.{n}", *rest) for n, rest in tensors.items())
+    return (*pairs, *motion_pairs(objects, SLOTS)) if motion else pairs
 
 
 def build(
@@ -152,19 +155,20 @@ def build(
     first: bool = True,
     filled: tuple[int, ...] = (),
     recipe: str = "hand_made",
+    motion: bool = False,
 ) -> Manifest:
-    """Write the artifact folder; `first=False` leaves `track@first` out, `filled` adds `track@k` for each k. Returns
-    the manifest."""
+    """Write the artifact folder; `first=False` leaves `track@first` out, `filled` adds `track@k` for each k, `motion`
+    gives the bank more tensors. Returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     ramp = (0.5 + (rows + 2 * columns + seed) / 84).astype(np.float32)
     (folder / "weights.bin").write_bytes(ramp.tobytes())
-    pairs = bank_pairs(objects)
-    programs = [_program("track", objects, ())]
+    pairs = bank_pairs(objects, motion=motion)
+    programs = [_program("track", objects, pairs, ())]
     if first:
         pinned = (*(pair.input for pair in pairs), "num_frames", "attend_memory")
-        programs.append(_program("track@first", objects, pinned))
-    programs += [replace(_program(f"track@{k}", objects, ()), specialises="track", filled=k) for k in filled]
+        programs.append(_program("track@first", objects, pairs, pinned))
+    programs += [replace(_program(f"track@{k}", objects, pairs, ()), specialises="track", filled=k) for k in filled]
     for program in programs:
         model = _model(program, pairs)
         for file in program.files.values():
@@ -182,7 +186,7 @@ def build(
     return manifest
 
 
-def _program(name: str, objects: int, pinned: tuple[str, ...]) -> ProgramInfo:
+def _program(name: str, objects: int, pairs: tuple[BankPair, ...], pinned: tuple[str, ...]) -> ProgramInfo:
     o = objects
     inputs = [
         PortInfo("image", "float32", (1, 3, SIZE, SIZE), "normalised frame", "about -1 to 1"),
@@ -195,16 +199,17 @@ def _program(name: str, objects: int, pinned: tuple[str, ...]) -> ProgramInfo:
         PortInfo("mask_prompt_valid", "bool", (o,), "whether there is one"),
         PortInfo("prev_logits", "float32", (o, 1, LOW, LOW), "earlier logits"),
         PortInfo("prev_logits_valid", "bool", (o,), "whether there are any"),
-        *(PortInfo(pair.input, pair.dtype, pair.shape, "bank") for pair in bank_pairs(o)),
+        *(PortInfo(pair.input, pair.dtype, pair.shape, "bank") for pair in pairs),
     ]
     outputs = [
         PortInfo("low_res_masks", "float32", (o, 1, LOW, LOW)),
         PortInfo("masks", "float32", (o, 1, SIZE, SIZE)),
         PortInfo("ious", "float32", (o, 3)),
+        PortInfo("iou", "float32", (o, 1)),
         PortInfo("mask_choice", "int32", (o,)),
         PortInfo("object_score", "float32", (o, 1)),
         PortInfo("object_pointer", "float32", (o, WIDTH)),
-        *(PortInfo(pair.output, pair.dtype, pair.shape, "next bank") for pair in bank_pairs(o)),
+        *(PortInfo(pair.output, pair.dtype, pair.shape, "next bank") for pair in pairs),
     ]
     return ProgramInfo(
         name=name,
@@ -217,7 +222,8 @@ def _program(name: str, objects: int, pinned: tuple[str, ...]) -> ProgramInfo:
 
 
 def _model(program: ProgramInfo, pairs: tuple[BankPair, ...]) -> onnx.ModelProto:
-    model = onnx.parser.parse_model(GRAPH)
+    motion = any(pair.input == "bank.kalman_mean" for pair in pairs)
+    model = onnx.parser.parse_model(with_motion(GRAPH) if motion else GRAPH)
     graph = model.graph
     for node in graph.node:
         for names in (node.input, node.output):

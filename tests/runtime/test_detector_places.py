@@ -115,7 +115,7 @@ def test_a_mask_for_a_model_without_an_encoder_is_an_error_that_says_its_box() -
         places(Prompts(text="a dog", mask=MaskPrompt(mask)))
     assert str(caught.value) == (
         "this artifact cannot look for things by a mask: its model has no encoder for them. Give the mask's box as an "
-        "exemplar, which is box (10, 3, 30, 7); or track the mask as an object"
+        "exemplar, which is Box(10, 3, 30, 7), or --exemplar 10,3,20,4; or track the mask as an object"
     )
 
 

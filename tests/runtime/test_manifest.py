@@ -101,7 +101,7 @@ def test_bytes_that_are_not_text_are_said(tmp_path: Path) -> None:
         (("programs", 0, "files"), [], "programs[0].files: expected an object, found []"),
         (("preprocessing", "mean"), [0.5], "preprocessing.mean: expected a list of 3, found 1 entries"),
         (("preprocessing", "std"), [0.5, 0.5, 0], "size and std must be positive"),
-        (("preprocessing", "video_resize"), "lanczos", "expected one of bicubic, bilinear-antialias, found 'lanczos'"),
+        (("preprocessing", "video_resize"), "lanczos", "bilinear-antialias, bicubic-antialias, found 'lanczos'"),
         (("memory",), [], "memory: expected an object or null, found []"),
         (("bank", 0, "shape"), [5, 3], "the first axis is the object, so expected 2 (memory.objects)"),
         (("bank", 0, "shape"), [2, 9], "'bank.memory' is float32 [2, 9], but program 'track' says float32 [2, 3, 4, "),

@@ -32,20 +32,54 @@ def test_a_video_frame_is_resized_as_torch_does_bicubic(height: int, width: int,
     np.testing.assert_allclose(image, expected.numpy(), atol=2e-5)
 
 
+PILLOW_METHODS = {"bilinear-antialias": Image.Resampling.BILINEAR, "bicubic-antialias": Image.Resampling.BICUBIC}
+
+
+def resized_as(method: str, frame: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """What the network gets of an image, back in uint8 [size, size, 3]."""
+    info = PreprocessingInfo(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), image_resize=method)
+    image = network_image(frame, info, kind="images")
+    pixels: npt.NDArray[np.uint8] = np.rint(image[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    return pixels
+
+
+@pytest.mark.parametrize("method", PILLOW_METHODS)
 @settings(deadline=None, max_examples=40)
 @given(short=sides, more=st.integers(0, 60), size=st.sampled_from([14, 28, 56]))
-def test_an_image_is_resized_as_pillow_does_to_the_last_bit(short: int, more: int, size: int) -> None:
+def test_an_image_is_resized_as_pillow_does_to_the_last_bit(method: str, short: int, more: int, size: int) -> None:
     frame = noise(short, short + more)  # wide: tall ones are another order of passes in newer Pillows
-    expected = np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR))
-    image = network_image(frame, PreprocessingInfo(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), kind="images")
-    np.testing.assert_array_equal(np.rint(image[0].transpose(1, 2, 0) * 255).astype(np.uint8), expected)
+    expected = np.asarray(Image.fromarray(frame).resize((size, size), PILLOW_METHODS[method]))
+    np.testing.assert_array_equal(resized_as(method, frame, size), expected)
 
 
-def test_a_tall_image_is_within_one_step_of_pillow() -> None:
+@pytest.mark.parametrize("method", PILLOW_METHODS)
+def test_a_tall_image_is_within_one_step_of_pillow(method: str) -> None:
     frame = noise(300, 60)
-    expected = np.asarray(Image.fromarray(frame).resize((28, 28), Image.Resampling.BILINEAR)).astype(int)
-    image = network_image(frame, PreprocessingInfo(28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), kind="images")
-    assert np.abs(np.rint(image[0].transpose(1, 2, 0) * 255) - expected).max() <= 1
+    expected = np.asarray(Image.fromarray(frame).resize((28, 28), PILLOW_METHODS[method])).astype(int)
+    assert np.abs(resized_as(method, frame, 28) - expected).max() <= 1
+
+
+def test_without_a_method_pillow_resizes_by_bicubic_antialias_as_sam2s_loader_has_it() -> None:
+    frame = noise(45, 80)
+    expected = np.asarray(Image.fromarray(frame).resize((56, 56)))
+    np.testing.assert_array_equal(resized_as("bicubic-antialias", frame, 56), expected)
+
+
+def test_black_and_white_edges_overshoot_into_the_range_of_a_byte() -> None:
+    """The cubic kernel goes below 0 and above 255 there, in either direction, before it is cut."""
+    frame = np.zeros((40, 40, 3), dtype=np.uint8)
+    frame[9:31, 13:26] = 255
+    expected = np.asarray(Image.fromarray(frame).resize((28, 28), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(resized_as("bicubic-antialias", frame, 28), expected)
+    assert {0, 255} <= set(np.unique(expected))
+
+
+def test_a_folder_of_images_and_a_video_are_resized_by_methods_of_their_own() -> None:
+    frame = noise(45, 80)
+    info = PreprocessingInfo(28, video_resize="bilinear-antialias", image_resize="bicubic-antialias")
+    for kind, method in (("video", "bilinear-antialias"), ("images", "bicubic-antialias")):
+        alone = PreprocessingInfo(28, video_resize=method, image_resize=method)
+        np.testing.assert_array_equal(network_image(frame, info, kind=kind), network_image(frame, alone))
 
 
 @settings(deadline=None, max_examples=40)

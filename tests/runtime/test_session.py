@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from samonnx.runtime.manifest import Manifest
-from samonnx.runtime.session import Array, InputError, Session, SessionError
+from samonnx.runtime.session import Array, InputError, Session, SessionError, execution_providers, short_provider_name
 from tests.runtime.hand_made_artifact import build
 
 
@@ -147,6 +148,46 @@ def test_a_graph_of_another_compile_is_said(copy: Path) -> None:
 def test_an_unknown_provider_lists_those_there_are(artifact: Path) -> None:
     with pytest.raises(SessionError, match=r"'NoSuchProvider' is not in this build of ONNX Runtime; it has: .*CPU"):
         Session(artifact, providers=["NoSuchProvider"])
+
+
+def test_providers_may_be_given_by_short_names(artifact: Path) -> None:
+    assert Session(artifact, providers=["cpu"]).engine.get_providers() == ["CPUExecutionProvider"]
+    assert execution_providers(["CPU", "CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+    assert execution_providers("cpu") == ["CPUExecutionProvider"], "a name alone, not its letters"
+
+
+def test_short_names_are_those_of_onnx_runtime_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CoreML", "CPU")]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: full)
+    assert execution_providers(["coreml", "cpu", "cuda", "tensorrt"]) == [full[2], full[3], full[1], full[0]]
+    assert [short_provider_name(name) for name in full] == ["tensorrt", "cuda", "coreml", "cpu"]
+
+
+def test_a_provider_of_another_build_and_one_that_does_not_exist_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(SessionError) as caught:
+        execution_providers(["cpu", "cuda"])
+    assert str(caught.value) == (
+        "execution provider 'cuda' (CUDAExecutionProvider) is not in this build of ONNX Runtime; it has: "
+        "cpu (CPUExecutionProvider); install the package of ONNX Runtime that has it"
+    )
+    with pytest.raises(SessionError) as caught:
+        execution_providers(["gpu"])
+    assert str(caught.value) == (
+        "execution provider 'gpu' is not in this build of ONNX Runtime; it has: cpu (CPUExecutionProvider)"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_an_error_and_not_the_cpu_in_its_place(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: here)
+    with pytest.raises(SessionError, match=r"could not start the execution provider CUDA.* on: CPUExecutionProvider"):
+        Session(artifact, providers=["cuda"])
 
 
 def test_threads_must_be_positive(artifact: Path) -> None:

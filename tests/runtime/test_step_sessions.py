@@ -6,6 +6,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,15 +156,14 @@ def test_one_session_is_open_at_a_time_and_the_one_before_is_gone(
 ) -> None:
     opened: list[weakref.ref[Session]] = []
     alive: list[int] = []
-    plain = Tracker._open_session
 
-    def open_session(tracker: Tracker, program: str) -> Session:
+    def open_session(*arguments: Any, **options: Any) -> Session:
         alive.append(sum(ref() is not None for ref in opened))
-        session = plain(tracker, program)
+        session = Session(*arguments, **options)
         opened.append(weakref.ref(session.engine))
         return session
 
-    monkeypatch.setattr(Tracker, "_open_session", open_session)
+    monkeypatch.setattr("samonnx.runtime.tracker.Session", open_session)
     tracker = Tracker(filled_artifact)
     for t, frame in enumerate(clip(7)):
         tracker.step(frame, {1: click(5, 6)} if t < 2 else {2: click(9, 9)} if t == 5 else None)

@@ -26,7 +26,7 @@ def click(x: float, y: float, label: int = 1) -> Prompts:
 
 def assert_equal(one: FrameResult, other: FrameResult) -> None:
     assert (one.frame_index, one.objects, one.prompted) == (other.frame_index, other.objects, other.prompted)
-    for name in ("masks", "low_res_logits", "object_scores", "ious", "mask_choice"):
+    for name in ("masks", "low_res_logits", "object_scores", "ious", "iou", "mask_choice", "boxes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
@@ -66,6 +66,7 @@ def test_bound_buffers_give_the_same_as_a_plain_loop_over_the_session(artifact: 
         np.testing.assert_array_equal(result.low_res_logits, expected["low_res_masks"][:, 0])
         np.testing.assert_array_equal(result.object_scores, expected["object_score"][:, 0])
         np.testing.assert_array_equal(result.ious, expected["ious"])
+        np.testing.assert_array_equal(result.iou, expected["iou"][:, 0])
         np.testing.assert_array_equal(result.mask_choice, expected["mask_choice"])
     for name, tensor in tracker.bank().tensors.items():
         np.testing.assert_array_equal(tensor, loop.bank.tensors[name])
@@ -135,6 +136,7 @@ def test_frames_before_the_first_prompt_have_no_objects_and_cost_nothing(artifac
     assert results[0].masks.shape == (0, HEIGHT, WIDTH)
     assert results[0].low_res_logits.shape == (0, LOW, LOW)
     assert results[0].ious.shape == (0, 3)
+    assert (results[0].iou.shape, results[0].boxes.shape) == ((0,), (0, 4))
     assert [result.frame_index for result in results] == [0, 1, 2]
 
 
