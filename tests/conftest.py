@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from samonnx.runtime.session import Session
-from tests.compiled_artifact import compiled_folder
+from tests.compiled_artifact import TINY, compiled_folder
 
 Compile = Callable[..., Session]
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """`artifacts(*overrides, programs=())` → the artifact folder of the tiny recipe with these overrides; all of its
-    programs by default."""
+    """`artifacts(*overrides, programs=(), recipe=TINY)` → the artifact folder of the tiny recipe with these overrides;
+    all of its programs by default."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    return lambda *overrides, programs=(): compiled_folder(shared, overrides, programs)
+    return lambda *overrides, programs=(), recipe=TINY: compiled_folder(shared, overrides, programs, recipe)
 
 
 @pytest.fixture(scope="session")

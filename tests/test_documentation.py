@@ -20,11 +20,14 @@ from PIL import Image
 
 from samonnx.cli import SUBCOMMANDS
 from samonnx.exit_codes import ExitCode
+from samonnx.programs.policy import memory_policy
+from samonnx.programs.track_ports import track_ports
 from samonnx.recipe import load_recipe
 from samonnx.runtime.manifest import Manifest, PortInfo
 from samonnx.runtime.video_writer import VideoWriter
 from tests.documents import ROOT, Row, blocks, commands, rows, section, text_of
 from tests.runtime.hand_made_artifact import clip
+from tests.tiny_model import tiny_model, tiny_recipe
 
 DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md", "docs/branch_points_sam2.md")
 FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", ".ci"}
@@ -148,8 +151,17 @@ def test_readmes_segmenter_example_finds_things_in_the_photo(place: Path) -> Non
     assert 0 < dogs.best_score <= 1
 
 
+def test_readmes_samurai_example_follows_a_box(place: Path, artifacts: Callable[..., Path]) -> None:
+    folder = artifacts(programs=("track", "track@first"), recipe=ROOT / "recipes" / "samurai_tiny.yaml")
+    (place / "dist" / "samurai_hiera_b+").symlink_to(folder, target_is_directory=True)
+    result = run_block("box=(40, 30, 160, 150)")["result"]
+    assert result.frame_index == 2
+    assert result.boxes.shape == (1, 4)
+    assert result.iou.shape == (1,)
+
+
 def test_readmes_tracker_example_tracks_both_objects_and_restores_the_bank(place: Path) -> None:
-    names = run_block("Tracker(")
+    names = run_block("open_frames(")
     assert names["result"].frame_index == 2
     assert names["result"].masks.shape == (2, 480, 640)
     assert names["tracker"].objects == (1, 2)
@@ -165,7 +177,7 @@ def test_readmes_bare_example_feeds_the_bank_back(place: Path) -> None:
 
 
 def test_all_python_blocks_are_among_those_run() -> None:
-    assert len(blocks("README.md", "python")) == 3
+    assert len(blocks("README.md", "python")) == 4
 
 
 # Tables
@@ -221,13 +233,27 @@ def spelled(ports: Iterable[PortInfo]) -> dict[str, str]:
     return {port.name: str(port) for port in ports}
 
 
-@pytest.mark.parametrize("program", ["segment", "track"])
-def test_readmes_contracts_list_every_port_with_its_dtype_and_shape(
-    artifacts: Callable[..., Path], program: str
-) -> None:
+def test_readmes_contract_of_segment_lists_every_port_with_its_dtype_and_shape(artifacts: Callable[..., Path]) -> None:
     manifest = Manifest.load(artifacts())
-    info = manifest.program(program)
-    assert documented_ports(program, letters_of(manifest, program)) == spelled((*info.inputs, *info.outputs))
+    info = manifest.program("segment")
+    assert documented_ports("segment", letters_of(manifest, "segment")) == spelled((*info.inputs, *info.outputs))
+
+
+def test_readmes_contract_of_track_lists_every_port_of_every_policy(artifacts: Callable[..., Path]) -> None:
+    manifest = Manifest.load(artifacts())
+    letters = letters_of(manifest, "track")
+    named: set[str] = set()
+    for policy in ("recent", "selection", "samurai"):
+        recipe = tiny_recipe(f"memory.policy={policy}")
+        made = memory_policy(recipe.memory)
+        inputs, outputs = track_ports(tiny_model(), made, recipe.programs["track"])
+        documented = documented_ports("track", {**letters, "P": made.pointer_places})
+        ports = {port.name: f"{port.dtype} {list(port.shape)}" for port in (*inputs, *outputs)}
+        assert ports == {name: documented[name] for name in ports}
+        named |= ports.keys()
+    assert named == documented.keys()
+    info = manifest.program("track")
+    assert spelled((*info.inputs, *info.outputs)).items() <= documented_ports("track", letters).items()
 
 
 def test_readme_says_what_the_parts_of_segment_and_the_step_take_and_give(artifacts: Callable[..., Path]) -> None:
