@@ -81,7 +81,7 @@ def _run_graph(engine: str, path: str, feeds: str, threads: str) -> None:
 
 def _run_track(how: str, recipe: str, length: str, seed: str, threads: str, checkpoint: str = "") -> None:
     from benchmarks.eager import EagerStep
-    from benchmarks.efficientsam3_model import load_model
+    from benchmarks.recipe_model import load_model
     from benchmarks.situation import make_situation
     from benchmarks.straightforward import StraightforwardStep, straightforward_inputs
     from benchmarks.torch_compile import CompiledModule
@@ -100,14 +100,16 @@ def _run_track(how: str, recipe: str, length: str, seed: str, threads: str, chec
 def _run_program(how: str, recipe: str, name: str, feeds: str, threads: str, checkpoint: str = "") -> None:
     import numpy as np
 
-    from benchmarks.efficientsam3_model import load_model
+    from benchmarks.recipe_model import load_model
     from benchmarks.torch_compile import compiled_program
     from benchmarks.tracker_maps import tracker_maps_program
     from benchmarks.whole_program import EagerProgram
+    from samonnx.models.efficientsam3 import EfficientSAM3
     from samonnx.programs.recipe_programs import recipe_programs
 
     loaded, model = load_model(recipe, threads, checkpoint)
-    known = (*recipe_programs(model, loaded), tracker_maps_program(model))
+    maps = (tracker_maps_program(model),) if isinstance(model, EfficientSAM3) else ()
+    known = (*recipe_programs(model, loaded), *maps)
     program = next(program for program in known if program.name == name)
     with np.load(feeds) as stored:
         given = dict(stored)

@@ -18,6 +18,7 @@ from samonnx.eager_program import EagerRun
 from samonnx.engines import OpenGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.reference_tracker import ImageFeatures
 from samonnx.models.tracker import TrackedModel
 from samonnx.probed import TRUNK_MAP, probed
 from samonnx.programs.predict import encode_frame_program
@@ -61,6 +62,13 @@ class ProgramVerifier:
             for port in program.outputs
         ]
         return tuple(comparisons)
+
+    def tracker_maps(self) -> ImageFeatures | None:
+        """The tracker's eager maps of the image, of a model whose program `encode_image` gives these."""
+        if isinstance(self._model, EfficientSAM3):
+            return None
+        values = self._encoded()
+        return ImageFeatures(values["high_res_0"], values["high_res_1"], values["features"])
 
     def _feeds(self, program: Program) -> dict[str, Tensor]:
         """The synthetic clip's frame 0, two words, two boxes and a point; a full bank; or the eager features of these.

@@ -57,7 +57,7 @@ class RecipeVerifier:
         return figures
 
     def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
-        self._maps = self._maps or eager_maps(self._model)
+        self._maps = self._maps or self._calls.tracker_maps() or eager_maps(self._model)
         recipe, spec = self._recipe, self._recipe.verify
         prompts = clip_prompts(self._model.tracker.sizes.image_size)
         return verify_clip(

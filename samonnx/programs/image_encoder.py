@@ -89,7 +89,11 @@ def frame_encoder(model: TrackedModel) -> FrameEncoder:
     size, widths = model.sizes.image_size, model.image_encoder.trunk.sizes.widths
     stages = {f"stage_{i}": torch.zeros(1, width, size >> (2 + i), size >> (2 + i)) for i, width in enumerate(widths)}
     trunk = Component(
-        "encode_trunk", _HieraTrunk(model).eval(), {"image": torch.zeros(1, 3, size, size)}, tuple(stages)
+        "encode_trunk",
+        _HieraTrunk(model).eval(),
+        {"image": torch.zeros(1, 3, size, size)},
+        tuple(stages),
+        seen_in=frozenset({"encode_image"}),
     )
     return FrameEncoder(
         (trunk, neck(_HieraTrackerNeck(model).eval(), stages, seen_in=frozenset({"encode_image"}))),

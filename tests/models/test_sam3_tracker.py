@@ -243,8 +243,7 @@ def encoded(
 def from_values(tracker: Tracker, values: Tensor) -> Tensor:
     """The memory of mask values -10…10."""
     with torch.inference_mode():
-        memory: Tensor = tracker.maskmem_backbone(noise(1, WIDTH, GRID, GRID), values)
-    return memory
+        return tracker.memory_map(noise(1, WIDTH, GRID, GRID), values)
 
 
 LOGITS = noise(1, 1, SIZE, SIZE, seed=7) * 3
