@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samonnx.graph_session import Array
 from samonnx.eager_tracker import eager_tracker
+from samonnx.graph_session import Array
 from samonnx.models.reference_tracker import FrameRecord, ReferenceTracker
 from samonnx.models.tracker import FrameOutput, TrackedModel
 from samonnx.programs.program import Program

@@ -19,9 +19,9 @@ from samonnx.models.reference_tracker import FramePrompt, FrameRecord, Reference
 from samonnx.models.tracker import FrameOutput
 from samonnx.programs.program import Port, Program
 from samonnx.recipe import MemorySpec
+from samonnx.reference_bank import bank_of_reference
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison
-from samonnx.reference_bank import bank_of_reference
 from samonnx.verify_clip import MASK_SHARE, propagation_feeds, verify_clip
 from tests.programs.eager_program import program_of, run_program
 from tests.tiny_model import tiny_model, tiny_recipe
