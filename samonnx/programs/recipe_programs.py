@@ -38,10 +38,10 @@ def recipe_programs(model: TrackedModel, recipe: Recipe) -> tuple[Program, ...]:
             "step": lambda: step_program(model, memory, asked["track"], detection),
         }
     else:
-        makers = {
+        makers = {  # `track` first: it is verified, which takes longest, while the others are traced
+            "track": lambda: track_program(model, memory, asked["track"]),
             "encode_image": lambda: encode_frame_program(model),
             "predict": lambda: predict_program(model, asked["predict"]),
-            "track": lambda: track_program(model, memory, asked["track"]),
         }
     for name in asked:
         if name not in makers:

@@ -3,6 +3,8 @@ Runtime."""
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from .conftest import FullSize
@@ -29,6 +31,7 @@ def test_the_graph_gives_the_originals_tensors_and_decisions_at_every_frame(
     folder = full_size(seed, "track", "track@first", "track@3", recipe=recipe, target=target)
     figures = clip_figures(folder, clip, target)
     report = ", ".join(f"{name} {error:.1e}" for name, error in figures.largest.items())
+    logging.getLogger(__name__).info("%s: %s", clip, report)  # shown by --log-cli-level=INFO
     assert not figures.different, (figures.different, report)
     assert figures.compared["memory frames"] == figures.compared["obj_ptr"] == frames, report
     allowed = {"memory_pos": POSITION_TOLERANCE, "pointer_pos": POSITION_TOLERANCE}
