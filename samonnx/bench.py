@@ -17,10 +17,11 @@ from samonnx.bench_machine import this_machine
 from samonnx.bench_measure import Measured, Progress, count_steps, measure
 from samonnx.bench_plan import Case, make_plan, provider_names
 from samonnx.bench_plot import check_plotting, plot_png
-from samonnx.bench_report import check_output, print_tables, replace_file
+from samonnx.bench_report import print_tables
 from samonnx.bench_result import Bench, BenchError, Failure, Machine, ProgramResult, TrackingResult
 from samonnx.bench_worker import Job
 from samonnx.exit_codes import ExitCode, run_command
+from samonnx.result_file import check_output, replace_file
 from samonnx.runtime import typed_json
 from samonnx.runtime.extras import require_extra
 from samonnx.runtime.manifest import Manifest

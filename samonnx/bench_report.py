@@ -1,40 +1,15 @@
-"""The tables of `samonnx bench`, and its files, which appear whole or not at all."""
+"""The tables of `samonnx bench`."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from samonnx.bench_result import Bench, BenchError, Timing
+from samonnx.bench_result import Bench, Timing
 from samonnx.runtime.extras import require_extra
 
-__all__ = ["check_output", "milliseconds", "print_tables", "replace_file"]
+__all__ = ["milliseconds", "print_tables"]
 
 NUMBERS = ("median", "least", "spread")
-
-
-def check_output(path: Path, artifact: Path) -> None:
-    """Raise BenchError if a file cannot be put there, or would lie inside the artifact folder."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise BenchError(f"cannot write {path}: folder {folder} does not exist")
-    if path.is_dir():
-        raise BenchError(f"cannot write {path}: it is a folder; give the name of a file")
-    if folder.resolve() == artifact.resolve():
-        raise BenchError(f"cannot write {path}: it lies in the artifact folder, whose files are the compiler's")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, aside first and then into place. Raises BenchError; what was there then stays."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    except OSError as error:
-        raise BenchError(f"cannot write {path}: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def print_tables(bench: Bench) -> None:

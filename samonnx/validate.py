@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import torch
 
-from samonnx.bench_report import replace_file
 from samonnx.errors import VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.plain_warnings import plain_warnings
 from samonnx.recipe import Recipe
+from samonnx.result_file import check_output, replace_file
 from samonnx.runtime import typed_json
 from samonnx.runtime.extras import require_extra
 from samonnx.runtime.manifest import Manifest
@@ -27,7 +27,7 @@ from samonnx.validation_clip import Clip, synthetic_clip, video_clip
 from samonnx.validation_plot import check_plotting, plot_png
 from samonnx.validation_probes import ProbedSession, map_ports
 from samonnx.validation_reference import eager_model, recipe_of
-from samonnx.validation_report import check_output, print_table, verdict
+from samonnx.validation_report import print_table, verdict
 from samonnx.validation_run import Comparer
 from samonnx.validation_sides import EagerSide, GraphSide
 

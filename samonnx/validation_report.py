@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from samonnx import bench_report
-from samonnx.bench_result import BenchError
 from samonnx.runtime.extras import require_extra
-from samonnx.validation import FrameFigures, ValidateError, Validation, spelled_error, spelled_share
+from samonnx.validation import FrameFigures, Validation, spelled_error, spelled_share
 from samonnx.validation_clip import SYNTHETIC
 
-__all__ = ["check_output", "print_table", "shown_frames", "verdict", "worst_frame"]
+__all__ = ["print_table", "shown_frames", "verdict", "worst_frame"]
 
 ROWS = 40
 """Frames in the table; of a longer clip, those that matter."""
 
 NAMED = 3
 """Frames that the message of a failure spells out."""
-
-
-def check_output(path: Path, artifact: Path) -> None:
-    """Raise ValidateError if a file cannot be put there, or would lie inside the artifact folder."""
-    try:
-        bench_report.check_output(path, artifact)
-    except BenchError as error:
-        raise ValidateError(str(error)) from error
 
 
 def verdict(validation: Validation) -> str:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from samonnx.validation import FrameFigures, MotionFigures, ValidateError, Validation
+from samonnx.validation import FrameFigures, MotionFigures, Validation
 from samonnx.validation_plot import plot_png
-from samonnx.validation_report import ROWS, check_output, print_table, shown_frames, verdict
+from samonnx.validation_report import ROWS, print_table, shown_frames, verdict
 
 
 def frame(index: int, **changes: Any) -> FrameFigures:
@@ -131,14 +130,6 @@ def test_the_verdict_names_the_worst_frame_or_those_that_fail() -> None:
         "mask IoU 0.25 (expected 0.99), mask -1 instead of 2, 9 stable frames instead of 15; frame 2: "
     )
     assert found.endswith("; and 1 more")
-
-
-def test_files_go_neither_into_the_artifact_nor_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    check_output(tmp_path / "a.json", tmp_path / "artifact")
-    with pytest.raises(ValidateError, match="lies in the artifact folder"):
-        check_output(tmp_path / "manifest.json", tmp_path)
-    with pytest.raises(ValidateError, match="does not exist"):
-        check_output(tmp_path / "nowhere" / "a.json", tmp_path)
 
 
 def test_the_picture_is_drawn_for_zeros_nan_and_a_single_frame() -> None:
