@@ -23,7 +23,7 @@ from samonnx.compile import bind_components
 from samonnx.component_tracer import trace_components
 from samonnx.link import link
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.optimize import lower, optimize
+from samonnx.pass_pipelines import apply_general_passes, lower
 from samonnx.programs.detect_ports import image_port
 from samonnx.programs.image_encoder import TrackerNeck, trunk_component
 from samonnx.programs.program import Component, Port, Program, Wire
@@ -57,7 +57,7 @@ def compile_program(program: Program, model: EfficientSAM3, targets: Iterable[st
     tracing and passes raise."""
     traced = trace_components(program.components, model)
     bind_components(program.components, traced)
-    general = optimize(link(program, traced)).model
+    general = apply_general_passes(link(program, traced)).model
     paths = {}
     for target in targets:
         paths[target] = folder / f"{program.name}.{target}.onnx"

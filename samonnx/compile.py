@@ -25,14 +25,14 @@ from samonnx.build_model import build_model
 from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.component_tracer import ComponentTracer
 from samonnx.describe import describe
-from samonnx.emit import emit
+from samonnx.emit import Verified, emit
 from samonnx.engines import verifying_engine
 from samonnx.errors import SamonnxError, VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
 from samonnx.models.tracker import TrackedModel
-from samonnx.optimize import LOWERINGS, component_passes, lower, optimize, specialise
+from samonnx.pass_pipelines import LOWERINGS, apply_general_passes, component_passes, lower, specialise
 from samonnx.passes.interface import GraphPass
 from samonnx.passes.lower import runnable
 from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
@@ -43,9 +43,9 @@ from samonnx.programs.program import Component, Program, Specialisation
 from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import load_recipe
 from samonnx.road import Road
-from samonnx.runtime.manifest import Manifest
 from samonnx.trace import TracedComponent
 from samonnx.verify_clip import propagation_feeds
+from samonnx.verification_record import verification_record
 from samonnx.verify_recipe import RecipeVerifier
 
 __all__ = ["CompileOptions", "bind_components", "compile_recipe", "main"]
@@ -113,7 +113,7 @@ def compile_recipe(
             tracer = ComponentTracer(built.module, pool, programs=[program.name for program in programs])
             verified: list[tuple[str, str, Future[Figures]]] = []
 
-            def manifest() -> Manifest:
+            def known() -> Verified:
                 tracer.require()
                 for name, target, future in verified:
                     road.step(f"{name}: verify target {target} in {verifying_engine(target)}")
@@ -122,7 +122,7 @@ def compile_recipe(
                     except VerificationError as error:
                         raise tracer.explained(error) from error
                 road.step(f"put {output} in place")
-                return describe(recipe, built, programs, graphs, figures)
+                return Verified(describe(recipe, built, programs, graphs, figures), verification_record(figures))
 
             try:
                 for program in programs:
@@ -140,7 +140,7 @@ def compile_recipe(
                         by_name = {name: by_target[target] for name, by_target in made.items()}
                         verified.append((program.name, target, pool.submit(verifier.verify, by_name, target, program)))
                 road.step(f"write {output}, beside the verification")
-                emit(graphs, describe(recipe, built, programs, graphs, ()), output, manifest, recipe.to_json())
+                emit(graphs, describe(recipe, built, programs, graphs, ()), output, known, recipe.to_json())
             finally:
                 pool.shutdown(cancel_futures=True)
         road.finish()
@@ -212,7 +212,7 @@ def _optimized(
         if special.name == program.name or special.components:
             parts = {part.name: traced[special.components.get(part.name, part).name] for part in program.components}
             linked, pinned = link(replace(program, name=special.name), parts), {**program.pinned, **special.pinned}
-            result = specialise(linked, pinned, observers) if pinned else optimize(linked, observers)
+            result = specialise(linked, pinned, observers) if pinned else apply_general_passes(linked, observers)
         else:
             result = specialise(general[program.name], special.pinned, observers)
         general[special.name] = result.model

@@ -33,14 +33,9 @@ from samonnx.runtime.manifest import (
 )
 from samonnx.verify import Comparison
 
-__all__ = ["describe", "rounded_up"]
+__all__ = ["describe"]
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "numpy")
-
-
-def rounded_up(error: float) -> float:
-    """One significant digit, so that the last bit of a sum does not change the manifest's bytes."""
-    return float(f"{error:.0e}")
 
 
 def describe(
@@ -90,14 +85,7 @@ def describe(
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
         tools={"samonnx": __version__, **{name: _version(name) for name in tools}},
         verification=tuple(
-            VerificationInfo(
-                name,
-                target,
-                figure.what,
-                rounded_up(figure.largest_error),
-                figure.tolerance,
-                verifying_engine(target),
-            )
+            VerificationInfo(name, target, figure.what, figure.tolerance, verifying_engine(target))
             for name, target, figure in verification
         ),
         targets={target: TARGETS[target] for target in targets},

@@ -3,9 +3,10 @@
     {program: {target: ir.Model}} + Manifest  ─►  DIRECTORY/manifest.json
                                                             weights.bin
                                                             recipe.json
+                                                            verification.json
                                                             track.onnx  track.ort-cpu.onnx  track@first.onnx …
 
-Two runs on the same input give the same bytes. Everything is planned in memory first (graphs without their weights
+Two runs on the same input give the same bytes (but for verification.json, which holds measurements). Everything is planned in memory first (graphs without their weights
 are small), so that the size is known before the first byte is written.
 """
 
@@ -27,10 +28,13 @@ from samonnx.graph_file import external_tensors, portable_clone, serialized
 from samonnx.runtime.manifest import MANIFEST_NAME, Manifest, PortInfo
 from samonnx.weights_file import WEIGHTS_NAME, WeightsLayout, lay_out
 
-__all__ = ["RECIPE_NAME", "EmitError", "emit", "graph_file_name"]
+__all__ = ["RECIPE_NAME", "VERIFICATION_NAME", "EmitError", "Verified", "emit", "graph_file_name"]
 
 RECIPE_NAME = "recipe.json"
 """The recipe with all that it extends and all overrides, as `load_recipe` reads it."""
+
+VERIFICATION_NAME = "verification.json"
+"""The errors that were measured when the artifact was made; see `samonnx.verification_record`."""
 
 Programs = Mapping[str, Mapping[str, ir.Model]]
 
@@ -41,6 +45,14 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@.+-]*")
 
 class EmitError(SamonnxError):
     """The artifact cannot be written; a previous one in its place is untouched."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is known once the graphs are verified: the manifest, and the text of verification.json."""
+
+    manifest: Manifest
+    measured: str
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,14 @@ def emit(
     programs: Programs,
     manifest: Manifest,
     directory: Path,
-    verified: Callable[[], Manifest] | None = None,
+    verified: Callable[[], Verified] | None = None,
     recipe: str | None = None,
 ) -> Manifest:
     """Write the artifact folder `directory`, in the place of an earlier artifact if there is one.
 
     `manifest` describes the programs; the files' names and the size of the weights file are filled in here. Returns
-    the manifest as written. `verified` is asked for the manifest once graphs and weights are on disk, beside the
-    earlier artifact: so verification may go on while they are written, and if it raises, nothing is put in place.
+    the manifest as written. `verified` is asked once graphs and weights are on disk, beside the earlier artifact: so
+    verification may go on while they are written, and if it raises, nothing is put in place.
     `recipe` is the text of recipe.json. The models are not changed.
 
     Raises EmitError when manifest and models contradict each other, when `directory` holds something else than an
@@ -94,8 +106,10 @@ def emit(
         _check_written(partial, plan)
         last = plan.manifest
         if verified is not None:
-            last = _completed(verified(), programs, plan.layout)
+            known = verified()
+            last = _completed(known.manifest, programs, plan.layout)
             _check_described(programs, last)
+            _write(partial / VERIFICATION_NAME, known.measured.encode())
         _write(partial / MANIFEST_NAME, last.to_json().encode())
     return last
 
@@ -161,7 +175,7 @@ def _check_replaceable(directory: Path) -> None:
             f"{directory} holds files ({', '.join(content[:5])}), but no {MANIFEST_NAME} of samonnx, so it is not "
             f"replaced. Choose another --output, or remove the folder yourself"
         )
-    ours = (MANIFEST_NAME, WEIGHTS_NAME, RECIPE_NAME)
+    ours = (MANIFEST_NAME, WEIGHTS_NAME, RECIPE_NAME, VERIFICATION_NAME)
     foreign = [name for name in content if name not in ours and not name.endswith(".onnx")]
     if foreign:
         raise EmitError(

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samonnx import emit as emit_module
-from samonnx.emit import EmitError, emit, graph_file_name
+from samonnx.emit import EmitError, Verified, emit, graph_file_name
 from samonnx.errors import SamonnxError, VerificationError
 from samonnx.runtime.manifest import Manifest, VerificationInfo
 from samonnx.runtime.session import Session
@@ -52,24 +52,25 @@ def test_an_artifact_carries_its_recipe_and_may_be_replaced_with_it(tmp_path: Pa
 
 def test_the_manifest_is_asked_for_when_all_else_is_on_disk(tmp_path: Path) -> None:
     draft = manifest_of({"track": {"onnx": track_model()}})
-    figure = VerificationInfo("track", "onnx", "masks", 1e-6, 1e-4)
+    figure = VerificationInfo("track", "onnx", "masks", 1e-4)
     seen: list[set[str]] = []
 
-    def verified() -> Manifest:
+    def verified() -> Verified:
         (partial,) = (path for path in tmp_path.iterdir() if path.is_dir())
         seen.append(set(files_of(partial)))
-        return replace(draft, verification=(figure,))
+        return Verified(replace(draft, verification=(figure,)), "[]\n")
 
     written = emit({"track": {"onnx": track_model()}}, draft, tmp_path / "tiny", verified)
     assert seen == [{"track.onnx", "weights.bin"}]
     assert written.verification == Manifest.load(tmp_path / "tiny").verification == (figure,)
+    assert files_of(tmp_path / "tiny")["verification.json"] == b"[]\n"
 
 
 def test_what_the_verification_raises_leaves_the_previous_artifact_whole(tmp_path: Path) -> None:
     emit_tiny(tmp_path / "tiny")
     before = files_of(tmp_path / "tiny")
 
-    def failed() -> Manifest:
+    def failed() -> Verified:
         raise VerificationError("masks are off")
 
     model = track_model()

@@ -13,7 +13,7 @@ import pytest
 
 from samonnx.engines import TARGETS, OpenvinoGraph, open_graph_for, verifying_engine
 from samonnx.graph_session import Array, GraphSession
-from samonnx.optimize import LOWERINGS
+from samonnx.pass_pipelines import LOWERINGS
 from samonnx.recipe import Target
 from samonnx.runtime.extras import MissingExtraError
 from samonnx.runtime.manifest import Manifest

@@ -109,7 +109,7 @@ def manifest_of(programs: Mapping[str, Mapping[str, ir.Model]], recipe_digest: s
         preprocessing=PreprocessingInfo(size=SIZE),
         memory=MemoryInfo(1, 1, 2, "recent", objects=OBJECTS, points=2),
         tools={"onnx": "1.23.2"},
-        verification=(VerificationInfo("track", "onnx", "numbers", 1e-7, 1e-4),),
+        verification=(VerificationInfo("track", "onnx", "numbers", 1e-4),),
     )
 
 

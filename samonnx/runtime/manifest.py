@@ -182,10 +182,12 @@ class PinInfo:
 
 @dataclass(frozen=True)
 class VerificationInfo:
+    """What was held to which tolerance. The errors that were measured depend on the machine, so they stand in
+    verification.json and not here."""
+
     program: str
     target: str
     what: str
-    largest_error: float
     tolerance: float
     engine: str = "onnxruntime"
     """What ran the graph for this figure."""

@@ -22,7 +22,7 @@ def test_a_manifest_survives_json(manifest: Manifest) -> None:
         manifest,
         pins=(PinInfo("tracker.a", True, "why"), PinInfo("tracker.b", "last", ""), PinInfo("tracker.c", 2, "")),
         tools={"onnx": "1.23.2"},
-        verification=(VerificationInfo("track", "onnx", "masks", 1e-6, 1e-4),),
+        verification=(VerificationInfo("track", "onnx", "masks", 1e-4),),
         notes=("the bank is float32",),
     )
     assert Manifest.from_json(full.to_json()) == full

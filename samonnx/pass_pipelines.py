@@ -1,4 +1,4 @@
-"""Optimize: the passes that a linked program goes through, in order, on one screen.
+"""Pass pipelines: the passes that a linked program goes through, in order, on one screen.
 
 components ─ component passes ─ link
 linked ─ general passes ─┬─ lower_<target> ──────────────► track
@@ -32,7 +32,7 @@ from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
 from samonnx.passes.reassociate_products import ReassociateProducts
 from samonnx.passes.sink_value_projection import SinkValueProjection
 
-__all__ = ["LOWERINGS", "component_passes", "general_passes", "lower", "optimize", "specialise"]
+__all__ = ["LOWERINGS", "apply_general_passes", "component_passes", "general_passes", "lower", "specialise"]
 
 TABLE_LIMIT = 8 << 20
 """Position tables of full-size models are a few MiB each; computing them again in every frame costs more than reading
@@ -74,7 +74,7 @@ def general_passes() -> tuple[GraphPass, ...]:
     )
 
 
-def optimize(model: ir.Model, observers: Sequence[PassObserver] = ()) -> PipelineResult:
+def apply_general_passes(model: ir.Model, observers: Sequence[PassObserver] = ()) -> PipelineResult:
     """Run the general passes in place."""
     return run_passes(model, general_passes(), observers=observers)
 
