@@ -14,6 +14,8 @@ BENCHMARKS: Mapping[str, str] = MappingProxyType(
         "encode": "the image encoder of tracking: eager PyTorch, exports in ONNX Runtime and OpenVINO, compiled graphs",
         "track": "one tracking step: the same variants",
         "segment": "image, words and a box to detections, and the parts alone: the same variants",
+        "passes": "what each pass is worth: a tracking step without it and with it",
+        "optimize": "what `samonnx optimize` makes of other exporters' graphs: nodes, errors, time",
         "curves": "time of a compiled tracking step against slots, objects and image size",
     }
 )

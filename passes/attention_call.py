@@ -70,7 +70,8 @@ def is_attention(node: ir.Node) -> bool:
 
 
 def read_attention(node: ir.Node) -> AttentionCall:
-    """Raises `UnreadableAttentionError`: packed or grouped heads, symbolic shapes, caches, causal masks, soft caps."""
+    """Raises `UnreadableAttentionError`: packed or grouped heads, symbolic shapes, caches, causal masks, soft caps,
+    half precision."""
     operands = [*node.inputs, *[None] * (7 - len(node.inputs))]
     query, key, value, mask = operands[:4]
     if query is None or key is None or value is None:
@@ -83,6 +84,8 @@ def read_attention(node: ir.Node) -> AttentionCall:
         raise UnreadableAttentionError("it is causal or has a soft cap")
     if node.attributes.get_int("softmax_precision", int(query.dtype or 1)) != int(query.dtype or 1):
         raise UnreadableAttentionError("its softmax has another precision")
+    if query.dtype not in (None, ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        raise UnreadableAttentionError(f"its dtype is {query.dtype}: rearranging it would round elsewhere")
     shapes = [static_shape(operand) for operand in (query, key, value)]
     if any(shape is None or len(shape) != 4 for shape in shapes):
         raise UnreadableAttentionError(f"shapes {query.shape}, {key.shape}, {value.shape}; expected rank 4 and static")

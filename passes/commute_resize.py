@@ -126,7 +126,7 @@ class _Resize:
         shape = (self.target[0], (static_shape(data) or self.source)[1], *self.target[2:])
         _, roi, scales, sizes = [*self.node.inputs, None, None][:4]
         if self.by_sizes:
-            scales, sizes = None, build.integers("sizes", *shape)
+            sizes = build.integers("sizes", *shape)  # `scales` stays: before opset 13 an empty one is required
         attributes: dict[str, Any] = {name: attribute.value for name, attribute in self.node.attributes.items()}
         output = build.node("Resize", data, roi, scales, sizes, **attributes)
         output.type, output.shape = data.type, ir.Shape(shape)

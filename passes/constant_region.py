@@ -97,7 +97,15 @@ def _foldable(node: ir.Node, model: ir.Model, arrays: Mapping[ir.Value, Array]) 
         return False
     if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
         return False
+    if not all(_is_array(output) for output in node.outputs if output.name):
+        return False
     return all(value is None or value in arrays or constant_array(value) is not None for value in node.inputs)
+
+
+def _is_array(value: ir.Value) -> bool:
+    """Whether it can be stored as an initialiser that the passes read: no sequence, no optional, no text."""
+    plain = value.type is None or isinstance(value.type, ir.TensorType)
+    return plain and value.dtype != ir.DataType.STRING
 
 
 def _at_most(value: ir.Value, limit: int) -> bool:

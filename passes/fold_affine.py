@@ -152,11 +152,11 @@ def _fold(graph: ir.Graph, chain: _Chain) -> bool:
     for array in (composed.weight, composed.bias):
         if array is not None and not (np.abs(array) <= largest).all():
             return False
+    for call in reversed(chain.moved):  # from behind: each one's data is still in the graph then
+        replace_value(graph, call.output, call.data)
+        graph.remove(call.node, safe=True)
     nodes = chain.nodes
     output = chain.linear.build(NodeBuilder(graph, chain.linear.name, nodes[-1]), chain.data, composed)
     replace_value(graph, nodes[-1].outputs[0], output)
     graph.remove(nodes, safe=True)
-    for call in chain.moved:
-        replace_value(graph, call.output, call.data)
-        graph.remove(call.node, safe=True)
     return True

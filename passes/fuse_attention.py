@@ -14,12 +14,15 @@ from samonnx.passes.interface import Exactness, GraphPass, PassDeclinedError, Pa
 from samonnx.passes.node_builder import NodeBuilder
 from samonnx.passes.shape_inference import infer_shapes
 
-__all__ = ["FuseAttention", "NearMiss", "near_misses"]
+__all__ = ["FuseAttention", "NearMiss", "attention_sizes", "near_misses"]
 
 _LOG = logging.getLogger(__name__)
 # Below this, a fill value swallows any logit that is added to it, so that filling and adding are the same.
 _SWALLOWS = -1e20
 _LAST_TWO_SWAPPED = (0, 1, 3, 2)
+_OPSET = 23
+"""The first with `Attention`."""
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class FuseAttention(GraphPass):
     Exact:    in real arithmetic; `scale` is the product of the scales, an attribute (float32).
     Declines: another softmax axis; logits, weights or masks that others read; a scale that is not a constant or comes
               after the mask; a finite fill above −1e20 (a row with all keys filled would change); grouped heads;
-              a guard (Where, IsNaN) between softmax and V. `near_misses` lists them; the log says them (INFO).
+              a guard (Where, IsNaN) between softmax and V; dtypes other than float32 and float64; opsets before 23.
+              `near_misses` lists them; the log says them (INFO).
     Cost:     3 to 8 nodes become 1, or 2 if k was not transposed before.
 
     Attributes:
@@ -61,6 +65,8 @@ class FuseAttention(GraphPass):
 
     def call(self, model: ir.Model) -> PassResult:
         """Raises `PassDeclinedError` when the number of fusions is not `expected`; the graph is unchanged then."""
+        if model.opset_imports.get("", 0) < _OPSET:
+            return PassResult(model, False)
         matches, missed = _matches(model.graph)
         for miss in missed:
             _LOG.info("fuse_attention: %s: %s", miss.node, miss.reason)
@@ -109,6 +115,12 @@ class _Mask:
     inverted: bool = False
 
 
+def attention_sizes(model: ir.Model) -> tuple[tuple[int, int], ...]:
+    """(queries, keys) of each softmax that `FuseAttention` would take, whatever the opset."""
+    shapes = [[static_shape(value) or () for value in (match.query, match.value)] for match in _matches(model.graph)[0]]
+    return tuple((query[-2], value[-2]) for query, value in shapes)
+
+
 def _matches(graph: ir.Graph) -> tuple[list[_Match], tuple[NearMiss, ...]]:
     matches, missed = [], []
     for node in graph:
@@ -129,6 +141,8 @@ def _match(softmax: ir.Node) -> _Match:
     if product is None or product.op_type != "MatMul" or product.domain:
         what = "a graph input or constant" if product is None else f"{product.op_type} {product.name!r}"
         raise _Refusal(f"its logits come from {what}, expected MatMul (after an optional mask and scale)")
+    if softmax.outputs[0].dtype not in _FLOATS:
+        raise _Refusal(f"its dtype is {softmax.outputs[0].dtype}: in half precision a moved scale rounds elsewhere")
     query, query_scale = _unscaled(_input(product, 0), single_reader=False)
     key, key_scale = _unscaled(_input(product, 1), single_reader=False)
     shapes = [static_shape(operand) for operand in (query, key, value)]

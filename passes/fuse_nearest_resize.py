@@ -15,6 +15,10 @@ from samonnx.passes.node_builder import NodeBuilder
 __all__ = ["FuseNearestResize"]
 
 _SAME_ORDER = ("Reshape", "Unsqueeze")
+_OPSET = 13
+"""The first whose `Resize` needs no region of interest."""
+_DTYPES = frozenset({ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8})
+"""What ONNX Runtime can resize on a CPU; it can reshape and expand all."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class FuseNearestResize(GraphPass):
 
     Exact:    bit for bit: output pixel (i, j) is input pixel (⌊i / a⌋, ⌊j / b⌋) on both sides ("asymmetric", "floor";
               positions below 2^24 are exact in the float32 in which engines compute them).
-    Declines: other axes repeated, sizes not static, middle values that others read or that are graph outputs.
+    Declines: other axes repeated, sizes not static, middle values that others read or that are graph outputs;
+              dtypes other than float32, int32, int8 and uint8; opsets before 13.
     Cost:     two nodes fewer; one pass over the larger map instead of one and a slow one.
     """
 
@@ -40,6 +45,8 @@ class FuseNearestResize(GraphPass):
 
     def call(self, model: ir.Model) -> PassResult:
         """Raises nothing: what does not fit is left as it is."""
+        if model.opset_imports.get("", 0) < _OPSET:
+            return PassResult(model, False)
         modified = False
         for node in list(model.graph):
             found = _repetition(node)
@@ -71,6 +78,8 @@ def _repetition(last: ir.Node) -> tuple[ir.Value, tuple[int, int]] | None:
     if expand is None or first is None or first.inputs[0] is None:
         return None
     pixels = first.inputs[0]
+    if pixels.dtype not in _DTYPES:
+        return None
     shapes = [static_shape(value) for value in (pixels, first.outputs[0], expand.outputs[0], last.outputs[0])]
     small, single, repeated, large = shapes
     if small is None or single is None or repeated is None or large is None or len(small) != 4 or len(repeated) != 6:

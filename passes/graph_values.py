@@ -80,12 +80,15 @@ def uniform_scalar(value: ir.Value | None) -> Array | None:
 
 
 def taken_names(graph: ir.Graph) -> set[str]:
-    """What the values and nodes of `graph` are called."""
+    """What the values and nodes of `graph`, and of the bodies of its control flow, are called."""
     taken = {value.name or "" for value in graph.inputs}
     taken.update(graph.initializers)
     for node in graph:  # one walk: graphs are large, and this is asked for often
         taken.add(node.name or "")
         taken.update(output.name or "" for output in node.outputs)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:  # a body must not name again what is outside
+                taken |= taken_names(attribute.as_graph())
     return taken
 
 

@@ -18,11 +18,13 @@ import onnx_graphsurgeon as gs
 import onnx_ir as ir
 
 from samonnx.errors import SamonnxError
+from samonnx.passes.interface import GraphPass
+from samonnx.passes.shape_inference import infer_shapes
 
 # Two parts may carry parameters of one name until they are spliced; the surgeon warns of it.
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 
-__all__ = ["Kept", "Part", "Splice", "SurgeryError", "from_gs", "splice", "to_gs"]
+__all__ = ["Kept", "Part", "Splice", "SurgeryError", "applied", "from_gs", "splice", "to_gs"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -68,15 +70,15 @@ class Splice:
     Attributes:
         name: name of the new graph.
         parts: the graphs.
-        inputs, outputs: ports of the new graph: (name, NumPy dtype name, shape).
+        inputs, outputs: ports of the new graph: (name, NumPy dtype name, shape; a name is a symbolic dimension).
         wires: (source, target); a source is an input port or "part.output", a target an output port or "part.input".
             Each target has exactly one source; a source may feed several targets.
     """
 
     name: str
     parts: tuple[Part, ...]
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    inputs: tuple[tuple[str, str, tuple[int | str, ...]], ...]
+    outputs: tuple[tuple[str, str, tuple[int | str, ...]], ...]
     wires: tuple[tuple[str, str], ...]
 
 
@@ -141,6 +143,25 @@ def from_gs(graph: gs.Graph, kept: Kept) -> ir.Model:
     except ValueError as error:
         raise SurgeryError(f"graph {graph.name!r} cannot be sorted: {error}") from error
     return model
+
+
+def applied(pass_: GraphPass, graph: gs.Graph) -> gs.Graph:
+    """A new graph: `graph` after `pass_`, with all shapes that can be inferred; `graph` stays as it is.
+
+    Constants of the surgeon travel along, and so do subgraphs: this is a round trip through ONNX.
+
+    Raises:
+        SamonnxError: raised by the pass.
+        SurgeryError: the graph is no valid ONNX: a cycle, a tensor that nothing produces.
+    """
+    model = ir.serde.deserialize_model(gs.export_onnx(graph, do_type_check=False))
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise SurgeryError(f"graph {graph.name!r} cannot be sorted: {error}") from error
+    infer_shapes(model)
+    pass_(model)
+    return gs.import_onnx(ir.serde.serialize_model(model))
 
 
 def _attach(model: ir.Model, weights: Iterable[str], kept: Kept) -> None:

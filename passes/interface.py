@@ -6,13 +6,16 @@ import enum
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from samonnx.errors import SamonnxError
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 __all__ = ["Array", "Exactness", "GraphPass", "PassDeclinedError", "PassResult"]
 
@@ -68,6 +71,16 @@ class GraphPass(InPlacePass):
         """
         del before
         return dict(feeds_after)
+
+    def apply_gs(self, graph: gs.Graph) -> gs.Graph:
+        """The pass for users of onnx-graphsurgeon: a new graph, rewritten; `graph` stays as it is.
+
+        Raises:
+            SamonnxError: what `call` raises.
+        """
+        from samonnx.passes.graphsurgeon import applied  # onnx-graphsurgeon is imported only if it is used
+
+        return applied(self, graph)
 
     def __str__(self) -> str:
         return self.name

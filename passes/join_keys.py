@@ -21,7 +21,7 @@ __all__ = ["JoinKeys"]
 
 @dataclass(frozen=True)
 class JoinKeys(GraphPass):
-    """[rot(M W + b); P W + b | mask] → rot([M; P | mask | 1] [W 0; 0 1; b 0]): one product, one rotation, no copy of K.
+    """[rot(M W + b); P W + b | mask] → rot([M; P | mask | 1] · [W 0; 0 1; b 0]): one product, rotation, and no copy.
 
         M ─ MatMul(W) ─ Add(b) ─ RotaryEmbedding ┐ tokens   channels
         P ─ MatMul(W) ─ Add(b) ──────────────────┴ Concat ─ Concat ─ K   →   X ─ MatMul(W') ─ RotaryEmbedding ─ K

@@ -34,11 +34,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Layout:
-    """`axis` holds `segments` one after the other; `batch` is the axis of the objects (None: there is one object)."""
+    """`axis` holds `segments` one after the other; `batch` is the axis of the objects (None: there is one object), on
+    which each object has `rows` consecutive places (heads that were merged with it)."""
 
     axis: int
     segments: tuple[Segment, ...]
     batch: int | None = None
+    rows: int = 1
 
 
 class MixedPlacesError(Exception):
@@ -198,13 +200,15 @@ def _reshape(step: _Step) -> _Result:
     if any(segment.repeat * grow % shrink for segment in layout.segments):
         raise MixedPlacesError("it cuts through slots")
     segments = tuple(replace(segment, repeat=segment.repeat * grow // shrink) for segment in layout.segments)
-    batch = None
+    batch, rows = None, 1
     if layout.batch is not None:
         old_batch, new_batch = _group(before, after, layout.batch)
-        if len(old_batch) > 1 or len(new_batch) > 1:
+        objects = before[layout.batch] // layout.rows
+        # Row-major order: an object stays in one piece as long as the objects come first before and after.
+        if old_batch[0] != layout.batch or after[new_batch[0]] % objects:
             raise MixedPlacesError("it merges or splits the axis of the objects")
-        batch = new_batch[0]
-    yield output, Layout(news[0], segments, batch)
+        batch, rows = new_batch[0], after[new_batch[0]] // objects
+    yield output, Layout(news[0], segments, batch, rows)
 
 
 def _group(before: Sequence[int], after: Sequence[int], axis: int) -> tuple[list[int], list[int]]:
@@ -230,7 +234,7 @@ def _concat(step: _Step) -> _Result:
     output = step.node.outputs[0]
     axis = step.axis(0, len(_shape(output)))
     found = [layout for _, _, layout in step.tagged()]
-    if len({(layout.axis, layout.batch) for layout in found}) > 1:
+    if len({(layout.axis, layout.batch, layout.rows) for layout in found}) > 1:
         raise MixedPlacesError("its operands hold the slots on different axes")
     if axis == found[0].batch:
         raise MixedPlacesError("it joins along the axis of the objects")

@@ -14,7 +14,7 @@ from samonnx.passes.memory_layout import Layout, MixedPlacesError, Segment, layo
 from samonnx.passes.shape_inference import ShapeInferenceError
 from samonnx.passes.symbol_binding import bind_symbols, input_symbols
 
-__all__ = ["MemoryProof", "prove"]
+__all__ = ["Keys", "MemoryProof", "prove"]
 
 # Primes above any real dimension, so that no product or sum of other sizes is mistaken for a number of slots.
 _STAND_INS = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
@@ -37,10 +37,18 @@ _TABLE_OPERATORS = frozenset(
 
 
 @dataclass(frozen=True)
-class MemoryProof:
-    """`attentions`: output of an attention over slots → the segments of its keys; `objects`: O, size of axis 0."""
+class Keys:
+    """The keys of an attention: their segments, and how many places of its batch each object has (merged heads)."""
 
-    attentions: Mapping[str, tuple[Segment, ...]]
+    segments: tuple[Segment, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class MemoryProof:
+    """`attentions`: output of an attention over slots → its keys; `objects`: O, size of axis 0 of the inputs."""
+
+    attentions: Mapping[str, Keys]
     objects: int
 
 
@@ -60,7 +68,7 @@ def prove(model: ir.Model, bindings: Mapping[str, int]) -> MemoryProof:
     }
     _refuse_sizes_in_arithmetic(bound, elsewhere)
     layouts, objects = _entries(model, bound, bindings)
-    attentions: dict[str, tuple[Segment, ...]] = {}
+    attentions: dict[str, Keys] = {}
     for node in bound.graph:
         slots = [value for value in node.inputs if value is not None and value in layouts]
         long = [value for value in node.inputs if value is not None and value in tables and value not in layouts]
@@ -145,7 +153,7 @@ def _refuse_sizes_in_arithmetic(bound: ir.Model, elsewhere: Mapping[str | None, 
                 )
 
 
-def _attention(node: ir.Node, layouts: Mapping[ir.Value, Layout], long: list[ir.Value]) -> tuple[Segment, ...]:
+def _attention(node: ir.Node, layouts: Mapping[ir.Value, Layout], long: list[ir.Value]) -> Keys:
     operands = [*node.inputs, *[None] * (7 - len(node.inputs))]
     query, key, value, mask = operands[:4]
     if long:
@@ -165,11 +173,11 @@ def _attention(node: ir.Node, layouts: Mapping[ir.Value, Layout], long: list[ir.
     keys, values = layouts[key], layouts[value]
     if keys.axis != rank - 2 or values.axis != rank - 2 or keys.segments != values.segments:
         raise MixedPlacesError(f"keys {keys} and values {values} hold the slots in different places")
-    if keys.batch not in (None, 0) or values.batch != keys.batch:
+    if keys.batch not in (None, 0) or (values.batch, values.rows) != (keys.batch, keys.rows):
         raise MixedPlacesError(f"the objects are on axis {keys.batch}, expected axis 0")
     if mask is not None and mask.dtype == ir.DataType.BOOL:
         raise MixedPlacesError("its own mask is boolean; expected none, or one that is added")
-    return keys.segments
+    return Keys(keys.segments, keys.rows)
 
 
 def _refuse_hidden_sums(node: ir.Node, long: list[ir.Value]) -> None:

@@ -17,6 +17,8 @@ from samonnx.passes.interface import Exactness, GraphPass, PassResult
 
 __all__ = ["MergeDuplicates"]
 
+_KNOWN_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
+
 
 @dataclass(frozen=True)
 class MergeDuplicates(GraphPass):
@@ -29,7 +31,8 @@ class MergeDuplicates(GraphPass):
     order and see their merged inputs.
 
     Exact:    bit-exact: a deterministic operator on the same values.
-    Declines: random operators; nodes with subgraphs; tensors are equal when dtype, shape and all bits are;
+    Declines: random operators; operators of unknown domains and calls of functions, which may be random; nodes with
+              subgraphs; tensors are equal when dtype, shape and all bits are;
               initialisers that are graph inputs or graph outputs.
     Cost:     fewer nodes and bytes; a value may live longer.
     """
@@ -40,7 +43,7 @@ class MergeDuplicates(GraphPass):
 
     def call(self, model: ir.Model) -> PassResult:
         modified = _merge_initializers(model.graph)
-        modified |= _merge_nodes(model.graph)
+        modified |= _merge_nodes(model)
         return PassResult(model, modified)
 
 
@@ -62,11 +65,12 @@ def _merge_initializers(graph: ir.Graph) -> bool:
     return modified
 
 
-def _merge_nodes(graph: ir.Graph) -> bool:
+def _merge_nodes(model: ir.Model) -> bool:
+    graph = model.graph
     first: dict[Hashable, ir.Node] = {}
     modified = False
     for node in list(graph):
-        key = _node_key(node)
+        key = None if node.op_identifier() in model.functions else _node_key(node)
         kept = node if key is None else first.setdefault(key, node)
         # A second Identity that bears an output's name is there for its name.
         if kept is node or (node.op_type == "Identity" and node.outputs[0].is_graph_output()):
@@ -80,7 +84,7 @@ def _merge_nodes(graph: ir.Graph) -> bool:
 
 def _node_key(node: ir.Node) -> Hashable | None:
     """Equal for nodes that compute the same; None for nodes that must not be merged."""
-    if node.op_type in RANDOM_OPERATORS and not node.domain:
+    if node.op_type in RANDOM_OPERATORS or node.domain not in _KNOWN_DOMAINS or "Dropout" in node.op_type:
         return None
     attributes = []
     for name, attribute in sorted(node.attributes.items()):

@@ -16,7 +16,7 @@ from samonnx.passes.graph_values import static_shape
 from samonnx.passes.interface import Array, Exactness, GraphPass
 from samonnx.passes.pipeline import PassReport
 
-__all__ = ["DumpAfter", "PassBrokePromiseError", "VerifyEach", "seeded_feeds"]
+__all__ = ["DumpAfter", "PassBrokePromiseError", "VerifyEach", "hold_to_promise", "seeded_feeds"]
 
 _EXTERNAL_BYTES = 1024
 
@@ -104,13 +104,15 @@ class VerifyEach:
                 f"after pass {pass_.name!r} the graph does not run any more: {error}"
             ) from error
         for name, old in expected.items():
-            _hold_to_promise(pass_, name, old, found[name])
+            hold_to_promise(pass_, name, old, found[name], pass_.tolerance)
 
 
-def _hold_to_promise(pass_: GraphPass, name: str, old: Array, new: Array) -> None:
+def hold_to_promise(pass_: GraphPass, name: str, old: Array, new: Array, tolerance: float) -> None:
+    """Raises `PassBrokePromiseError` where output `name` went from `old` to `new` by more than `tolerance` of its
+    largest magnitude, or to another dtype or shape; names the pass, the largest error, its position and the promise."""
     promise = f"promise: {pass_.exactness.value}"
     if pass_.exactness is not Exactness.BIT_EXACT:
-        promise += f", within {pass_.tolerance:g} of the output's largest magnitude"
+        promise += f", within {tolerance:g} of the output's largest magnitude"
     where = f"pass {pass_.name!r} broke its promise on output {name!r}"
     if old.dtype != new.dtype or old.shape != new.shape:
         raise PassBrokePromiseError(
@@ -120,7 +122,7 @@ def _hold_to_promise(pass_: GraphPass, name: str, old: Array, new: Array) -> Non
         return
     error = _relative_error(old, new)
     worst = np.unravel_index(int(error.argmax()), error.shape)
-    if error[worst] > pass_.tolerance:
+    if error[worst] > tolerance:
         raise PassBrokePromiseError(
             f"{where}: largest error {error[worst]:.3g} of the output's largest magnitude at "
             f"{[int(index) for index in worst]}: {old[worst]!s} became {new[worst]!s} ({promise})"

@@ -22,6 +22,9 @@ from samonnx.passes.node_builder import NodeBuilder
 
 __all__ = ["ReassociateProducts"]
 
+_OPSET = 13
+"""The first whose `Split` takes the lengths as an operand."""
+
 
 @dataclass(frozen=True)
 class ReassociateProducts(GraphPass):
@@ -40,7 +43,7 @@ class ReassociateProducts(GraphPass):
     Exact:    in real arithmetic: matrix products associate and distribute; A b is the same for all pixels of a row.
     Declines: weights that are not constant, a convolution that is not per pixel (or has groups), another reader between
               it and the product, a Reshape that does not keep channels apart, and whatever is not less work, counting a
-              convolution that others read as not saved.
+              convolution that others read as not saved; opsets before 13.
     Cost:     before, h·w·C·(D + Q) multiply-adds, after, Q·D·(C + h·w); with a bias Q·h·w additions more.
 
     Attributes:
@@ -56,6 +59,8 @@ class ReassociateProducts(GraphPass):
 
     def call(self, model: ir.Model) -> PassResult:
         """Raises nothing: what does not fit is left as it is."""
+        if model.opset_imports.get("", 0) < _OPSET:
+            return PassResult(model, False)
         modified = False
         for node in list(model.graph):
             product = _read(node)

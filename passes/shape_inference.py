@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from samonnx.errors import SamonnxError
 
-__all__ = ["ShapeInferenceError", "infer_shapes"]
+__all__ = ["ShapeInferenceError", "infer_shapes", "without_large_data"]
 
 # Shape operands (of Reshape, Slice, Resize, …) are smaller than this; larger tensors only contribute their shape.
 _DATA_BYTES = 1024
@@ -39,7 +39,7 @@ def infer_shapes(model: ir.Model, *, forget: bool = False) -> bool:
                     output.shape = None
     try:
         inferred = onnx.shape_inference.infer_shapes(
-            _without_large_data(model), check_type=True, strict_mode=True, data_prop=True
+            without_large_data(model), check_type=True, strict_mode=True, data_prop=True
         )
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise ShapeInferenceError(f"shape inference failed in graph {model.graph.name!r}: {error}") from error
@@ -60,7 +60,7 @@ def infer_shapes(model: ir.Model, *, forget: bool = False) -> bool:
     return changed
 
 
-def _without_large_data(model: ir.Model) -> onnx.ModelProto:
+def without_large_data(model: ir.Model) -> onnx.ModelProto:
     """The model as a proto in which large initialisers have become inputs of the same type and shape."""
     graph = model.graph
     proto = onnx.ModelProto(ir_version=model.ir_version)

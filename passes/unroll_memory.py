@@ -13,7 +13,7 @@ from samonnx.passes.attention_call import MASKED_LOGIT, is_attention
 from samonnx.passes.graph_values import static_shape
 from samonnx.passes.interface import Array, Exactness, GraphPass, PassDeclinedError, PassResult
 from samonnx.passes.memory_layout import Segment
-from samonnx.passes.memory_proof import MemoryProof, prove
+from samonnx.passes.memory_proof import Keys, MemoryProof, prove
 from samonnx.passes.node_builder import NodeBuilder
 from samonnx.passes.shape_inference import infer_shapes
 from samonnx.passes.symbol_binding import bind_symbols, input_symbols
@@ -146,26 +146,31 @@ class _Surgeon:
             user.replace_input_with(index, clean)
 
     def mask_attentions(self, proof: MemoryProof) -> None:
-        masks: dict[tuple[ir.DataType, tuple[Segment, ...]], ir.Value] = {}
+        masks: dict[tuple[ir.DataType, Keys], ir.Value] = {}
         for node in list(self.graph):
-            segments = proof.attentions.get(str(node.outputs[0].name)) if is_attention(node) else None
-            if segments is None or not any(segment.symbol in self.valid for segment in segments):
+            keys = proof.attentions.get(str(node.outputs[0].name)) if is_attention(node) else None
+            if keys is None or not any(segment.symbol in self.valid for segment in keys.segments):
                 continue
             dtype = (node.inputs[0].dtype if node.inputs[0] is not None else None) or ir.DataType.FLOAT
-            if (dtype, segments) not in masks:
+            if (dtype, keys) not in masks:
                 name = f"memory_mask_{len(masks)}" if masks else "memory_mask"
-                masks[dtype, segments] = self._mask(self._at_the_door(name), segments, dtype)
-            mask = masks[dtype, segments]
+                masks[dtype, keys] = self._mask(self._at_the_door(name), keys, dtype)
+            mask = masks[dtype, keys]
             own = node.inputs[3] if len(node.inputs) > 3 else None
             if own is not None:
                 mask = NodeBuilder(self.graph, f"{node.name}/masks", node).node("Add", own, mask)
             node.resize_inputs(max(len(node.inputs), 4))
             node.replace_input_with(3, mask)
 
-    def _mask(self, build: NodeBuilder, segments: tuple[Segment, ...], dtype: ir.DataType) -> ir.Value:
-        """[O, 1, 1, keys]: 0 for a filled place, MASKED_LOGIT for an empty one."""
-        pieces = [self._piece(build, segment, dtype) for segment in segments]
+    def _mask(self, build: NodeBuilder, keys: Keys, dtype: ir.DataType) -> ir.Value:
+        """[O · rows, 1, 1, keys]: 0 for a filled place, MASKED_LOGIT for an empty one."""
+        pieces = [self._piece(build, segment, dtype) for segment in keys.segments]
         flat = build.node("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+        if keys.rows > 1:
+            column = build.node("Unsqueeze", flat, build.integers("rows of an object", 1))
+            rows = build.node("Expand", column, build.integers("rows", 1, keys.rows, 1))
+            length = sum(segment.length(self.sizes) for segment in keys.segments)
+            flat = build.node("Reshape", rows, build.integers("all rows", self.objects * keys.rows, length))
         return build.node("Unsqueeze", flat, build.integers("heads and queries", 1, 2))
 
     def _piece(self, build: NodeBuilder, segment: Segment, dtype: ir.DataType) -> ir.Value:

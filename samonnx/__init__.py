@@ -1,4 +1,8 @@
-"""samonnx compiles segmentation-and-tracking models of the SAM family into one stateless ONNX graph.
+"""samonnx compiles segmentation-and-tracking models of the SAM family into one stateless ONNX graph, and lends its
+parts to other exporters.
+
+    from samonnx import Recipe, compile, trace, link, optimize, verify
+    from samonnx.passes import ...
 
 The package itself imports nothing heavy: the names below, and the modules behind them, load on first use, and the ones
 of the compiler need the extra `samonnx[compile]`. `samonnx.runtime` needs numpy and onnxruntime only.
@@ -12,23 +16,51 @@ from typing import TYPE_CHECKING
 from samonnx.errors import SamonnxError
 
 if TYPE_CHECKING:
-    from samonnx import link, trace, verify
+    # At run time these five are modules that are called like their function (see `callable_module`); `from
+    # samonnx.trace import TraceError` finds the module for type checkers too.
     from samonnx.compile import compile_recipe
+    from samonnx.compile import compile_recipe as compile
+    from samonnx.link import Wiring, link
+    from samonnx.optimize import optimize
+    from samonnx.programs.program import Component, Port, Program, TypedPort, Wire
     from samonnx.recipe import Recipe, load_recipe
+    from samonnx.trace import trace
+    from samonnx.verify import verify
 
-__all__ = ["Recipe", "SamonnxError", "__version__", "compile_recipe", "link", "load_recipe", "trace", "verify"]
+__all__ = [
+    "Component",
+    "Port",
+    "Program",
+    "Recipe",
+    "SamonnxError",
+    "TypedPort",
+    "Wire",
+    "Wiring",
+    "__version__",
+    "compile",
+    "compile_recipe",
+    "link",
+    "load_recipe",
+    "optimize",
+    "trace",
+    "verify",
+]
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Component": "samonnx.programs.program",
+    "Port": "samonnx.programs.program",
+    "Program": "samonnx.programs.program",
     "Recipe": "samonnx.recipe",
-    "load_recipe": "samonnx.recipe",
+    "TypedPort": "samonnx.programs.program",
+    "Wire": "samonnx.programs.program",
+    "Wiring": "samonnx.link",
     "compile_recipe": "samonnx.compile",
+    "load_recipe": "samonnx.recipe",
 }
 
-# These names are the modules, as they must be: importing samonnx.trace binds `samonnx.trace` to the module, so that a
-# function of that name would come and go with the order of imports. The function is samonnx.trace.trace.
-_MODULES = frozenset({"link", "trace", "verify"})
+_MODULES = frozenset({"compile", "link", "optimize", "trace", "verify"})
 
 
 def __getattr__(name: str) -> object:

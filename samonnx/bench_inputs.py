@@ -44,7 +44,7 @@ def program_inputs(manifest: Manifest, program: ProgramInfo) -> dict[str, Array]
             inputs[port.name] = _value(manifest, port)
     if not remembers and {"point_labels", "point_coords"} <= inputs.keys():
         inputs["point_labels"][..., 0] = 1
-        inputs["point_coords"][..., 0, :] = manifest.preprocessing.size / 2
+        inputs["point_coords"][..., 0, :] = manifest.seeing().size / 2
     return inputs
 
 
@@ -142,9 +142,7 @@ def _image(manifest: Manifest, port: PortInfo) -> Array:
     """A frame of the synthetic clip, cut to the port's size and normalised; f32 [1, 3, H, W]."""
     height, width = port.shape[-2:]
     frame = seeded_frame(0, max(height, width), SEED)[:, :height, :width]
-    mean, std = (
-        np.array(v, np.float32)[:, None, None] for v in (manifest.preprocessing.mean, manifest.preprocessing.std)
-    )
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (manifest.seeing().mean, manifest.seeing().std))
     return np.broadcast_to((frame - mean) / std, port.shape).astype(port.dtype)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from samonnx.errors import SamonnxError
+from samonnx.foreign.factory import called
+from samonnx.foreign.own_weights import keep_own
+from samonnx.foreign.replace import Replaced, traced_copy
 from samonnx.pins import PinTable, apply_pins
 from samonnx.recipe import Recipe
 from samonnx.weights import WHOLE_MODEL, Components, WeightsReport, fill_seeded, load_weights, read_checkpoint
@@ -21,11 +22,17 @@ __all__ = ["BuiltModel", "build_model"]
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """The module in eval mode, every branch pinned, weights in place."""
+    """The module in eval mode, every branch pinned, weights in place.
+
+    `traced` is the module with submodules replaced, as the recipe says (`replaced`); it shares the weights, and is the
+    module itself where the recipe has no calls.
+    """
 
     module: nn.Module
     pins: PinTable
     weights: WeightsReport
+    traced: nn.Module
+    replaced: tuple[Replaced, ...] = ()
 
 
 def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
@@ -33,9 +40,11 @@ def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
 
     A module may say which components its keys belong to (`components`: name → key prefixes) and which keys of
     released files it never reads (`ignored_keys`: globs). Raises SamonnxError for a factory that cannot be called;
-    PinError; WeightsError; CheckpointError.
+    PinError; WeightsError; CheckpointError; ReplaceError.
     """
-    module = _called(recipe)
+    with torch.random.fork_rng(devices=[]):  # what the constructor draws depends on the recipe alone
+        torch.manual_seed(recipe.weights.seed)
+        module = called(recipe.model.factory, recipe.model.args, "model")
     if not isinstance(module, nn.Module):
         raise SamonnxError(
             f"model.factory {recipe.model.factory!r} returned {type(module).__name__}, expected a torch.nn.Module"
@@ -44,32 +53,14 @@ def build_model(recipe: Recipe, checkpoint: Path | None = None) -> BuiltModel:
     pins = apply_pins(module, recipe.pins)
     components = cast(Components, getattr(module, "components", WHOLE_MODEL))
     path = checkpoint or (Path(recipe.weights.checkpoint) if recipe.weights.checkpoint else None)
-    if path is None:
+    if path is None and recipe.weights.init == "own":
+        if recipe.weights.rescale:
+            raise SamonnxError("weights.rescale needs `init: formula`: it scales weights filled by formula")
+        weights = keep_own(module, recipe.weights.seed, components)
+    elif path is None:
         weights = fill_seeded(module, recipe.weights.seed, recipe.weights.rescale, components)
     else:
         ignored = getattr(module, "ignored_keys", ())
         weights = load_weights(module, read_checkpoint(path), components, ignored_keys=ignored, file=path.name)
-    return BuiltModel(module, pins, weights)
-
-
-def _called(recipe: Recipe) -> object:
-    factory, args = _factory(recipe.model.factory), dict(recipe.model.args)
-    try:
-        inspect.signature(factory).bind(**args)
-    except TypeError as error:
-        known = ", ".join(inspect.signature(factory).parameters)
-        raise SamonnxError(f"model.args do not fit {recipe.model.factory}: {error}; it takes: {known}") from error
-    except ValueError:
-        pass  # a builtin without a signature; the call itself will tell
-    return factory(**args)
-
-
-def _factory(name: str) -> Callable[..., object]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SamonnxError(f"model.factory {name!r} cannot be imported: {error}; expected 'module:callable'") from error
-    if not callable(factory):
-        raise SamonnxError(f"model.factory {name!r} is {type(factory).__name__}, expected something that can be called")
-    return cast(Callable[..., object], factory)
+    traced, replaced = traced_copy(module, recipe.replace) if recipe.calls or recipe.replace else (module, ())
+    return BuiltModel(module, pins, weights, traced, replaced)

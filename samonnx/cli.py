@@ -26,6 +26,8 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
         "bench": "time an artifact's programs and its tracker on this machine (no torch needed)",
         "validate": "compare an artifact's tracking with the eager reference, frame by frame",
         "golden": "record an artifact's outputs, or check them against a record",
+        "optimize": "rewrite any ONNX file by exact passes, with its numbers compared",
+        "inspect": "print what an ONNX file holds, and draw a part of its graph",
         "schema": "print the JSON schema of recipes, for editors",
     }
 )

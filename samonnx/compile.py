@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from samonnx.build_model import build_model
+from samonnx.callable_module import make_callable
 from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.component_tracer import ComponentTracer
 from samonnx.describe import describe
@@ -31,21 +31,23 @@ from samonnx.errors import SamonnxError, VerificationError
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.graph_session import Array
 from samonnx.link import link
-from samonnx.models.tracker import TrackedModel
 from samonnx.pass_pipelines import LOWERINGS, apply_general_passes, component_passes, lower, specialise
 from samonnx.passes.interface import GraphPass
 from samonnx.passes.lower import runnable
 from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
 from samonnx.passes.pipeline import PassObserver, run_passes
-from samonnx.passes.registry import pass_by_name, pass_summaries
+from samonnx.passes.registry import pass_by_name, pass_problems, pass_summaries
 from samonnx.passes.unroll_memory import UnrollMemory
+from samonnx.programs.call import call_programs
 from samonnx.programs.program import Component, Program, Specialisation
 from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import load_recipe
+from samonnx.recipe_passes import passes_by_name
 from samonnx.road import Road
+from samonnx.tensor_pool import TensorPool
 from samonnx.trace import TracedComponent
-from samonnx.verify_clip import propagation_feeds
 from samonnx.verification_record import verification_record
+from samonnx.verify_clip import propagation_feeds
 from samonnx.verify_recipe import RecipeVerifier
 
 __all__ = ["CompileOptions", "bind_components", "compile_recipe", "main"]
@@ -95,6 +97,7 @@ def compile_recipe(
     start = time.perf_counter()
     _check_options(options)
     recipe = load_recipe(path, options.overrides)
+    further = passes_by_name(recipe.passes)
     targets = options.targets or tuple(recipe.targets)
     output = options.output or Path("dist") / recipe.name
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -102,12 +105,18 @@ def compile_recipe(
         road = Road(console, progress)
         road.step("build the module, pin its branches, fill its weights")
         built = build_model(recipe, options.checkpoint)
-        model = cast(TrackedModel, built.module)
-        programs, wanted = _wanted(recipe_programs(model, recipe), options.programs)
+        known_programs = recipe_programs(built.module, recipe)
+        if recipe.calls:
+            road.step("run the calls once, look for branches")
+            asked = [name for name in recipe.calls if not options.programs or name in options.programs]
+            calls = {name: recipe.calls[name] for name in asked}
+            known_programs += call_programs(built.module, built.traced, calls)
+        programs, wanted = _wanted(known_programs, options.programs, tuple(recipe.calls))
         reports: Reports = []
         graphs: Graphs = {}
+        pool_of_weights = TensorPool()
         figures: Figures = []
-        verifier = RecipeVerifier(recipe, model)
+        verifier = RecipeVerifier(recipe, built.module)
         # Tracing, linking and passes are Python on one core; the engines verify what is done on the other.
         with ThreadPoolExecutor(max_workers=1) as pool:
             tracer = ComponentTracer(built.module, pool, programs=[program.name for program in programs])
@@ -132,8 +141,10 @@ def compile_recipe(
                         tracer.trace(fresh)
                         reports += bind_components(fresh, tracer.traced, _observers(options, fresh))
                     road.step(f"{program.name}: link, passes")
-                    observers = _observers(options, program.components, program)
-                    made, done = _optimized(program, tracer.traced, wanted, targets, observers)
+                    observers = _observers(options, program.components, program, recipe.calls)
+                    made, done = _optimized(
+                        program, tracer.traced, wanted, targets, observers, further, pool_of_weights
+                    )
                     reports += done
                     graphs |= made
                     for target in targets:
@@ -162,9 +173,11 @@ def _check_options(options: CompileOptions) -> None:
         pass_by_name(options.dump_after)
 
 
-def _wanted(programs: Sequence[Program], names: Sequence[str]) -> tuple[tuple[Program, ...], frozenset[str]]:
+def _wanted(
+    programs: Sequence[Program], names: Sequence[str], calls: Sequence[str] = ()
+) -> tuple[tuple[Program, ...], frozenset[str]]:
     """The programs to link, and the names (specialisations among them) of the graphs to make."""
-    known = [name for program in programs for name in program.names]
+    known = list(dict.fromkeys((*(name for program in programs for name in program.names), *calls)))
     for name in names:
         if name not in known:
             raise SamonnxError(f"--program {name}: this recipe has no such program; it has: {', '.join(known)}")
@@ -173,12 +186,19 @@ def _wanted(programs: Sequence[Program], names: Sequence[str]) -> tuple[tuple[Pr
 
 
 def _observers(
-    options: CompileOptions, components: Iterable[Component], program: Program | None = None
+    options: CompileOptions,
+    components: Iterable[Component],
+    program: Program | None = None,
+    calls: Collection[str] = (),
 ) -> tuple[PassObserver, ...]:
     observers: list[PassObserver] = []
     if options.verify_each:
         bounds = {name: bound for component in components for name, bound in component.integers.items()}
-        feeds = propagation_feeds(program.inputs) if program is not None and program.bank else {}
+        feeds: Mapping[str, Array] = {}
+        if program is not None and program.name in calls:
+            feeds = {name: tensor.numpy() for part in program.components for name, tensor in part.inputs.items()}
+        elif program is not None and program.bank:
+            feeds = propagation_feeds(program.inputs)
 
         def known_feeds(model: ir.Model) -> Mapping[str, Array]:
             inputs = [str(value.name) for value in model.graph.inputs]
@@ -202,8 +222,11 @@ def _optimized(
     wanted: Collection[str],
     targets: Sequence[str],
     observers: Sequence[PassObserver],
+    further: Sequence[GraphPass],
+    pool: TensorPool,
 ) -> tuple[Graphs, Reports]:
-    """Program name → target → graph, and the report of each pass with the graph it ran on."""
+    """Program name → target → graph, and the report of each pass with the graph it ran on. Weights that are in `pool`
+    are taken from there."""
     reports: Reports = []
     general: dict[str, ir.Model] = {}
     for special in (Specialisation(program.name, ""), *program.specialisations):
@@ -212,9 +235,13 @@ def _optimized(
         if special.name == program.name or special.components:
             parts = {part.name: traced[special.components.get(part.name, part).name] for part in program.components}
             linked, pinned = link(replace(program, name=special.name), parts), {**program.pinned, **special.pinned}
-            result = specialise(linked, pinned, observers) if pinned else apply_general_passes(linked, observers)
+            if pinned:
+                result = specialise(linked, pinned, observers, further)
+            else:
+                result = apply_general_passes(linked, observers, further)
         else:
-            result = specialise(general[program.name], special.pinned, observers)
+            result = specialise(general[program.name], special.pinned, observers, further)
+        pool.share(result.model)
         general[special.name] = result.model
         reports += [(special.name, report) for report in result.reports]
     graphs: Graphs = {}
@@ -222,6 +249,7 @@ def _optimized(
         graphs[name] = {}
         for target in targets:
             lowered = lower(general[name], target, observers)
+            pool.share(lowered.model)
             graphs[name][target] = lowered.model
             reports += [(f"{name}, {target}", report) for report in lowered.reports]
     return graphs, reports
@@ -292,13 +320,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list_passes(console: Console) -> int:
     table = Table(title="Passes", title_justify="left")
-    for name in ("name", "exactness", "tolerance", "what it does"):
+    for name in ("name", "exactness", "tolerance", "from", "what it does"):
         table.add_column(name)
     for summary in pass_summaries():
-        table.add_row(summary.name, summary.exactness.value, f"{summary.tolerance:g}", summary.summary)
+        table.add_row(summary.name, summary.exactness.value, f"{summary.tolerance:g}", summary.origin, summary.summary)
     console.print(table)
+    for problem in pass_problems():
+        console.print(f"not listed: {problem}", highlight=False, markup=False)
     return ExitCode.OK
 
+
+make_callable(__name__, "compile_recipe")
 
 if __name__ == "__main__":
     sys.exit(main())

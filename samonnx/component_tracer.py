@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -62,12 +63,14 @@ class ComponentTracer:
             self.traced[component.name] = self._by_module[id(component.module)] = one
             if self._tolerance is None:
                 continue
+            # Numbers are compared with what the module was made from.
+            compared = replace(component, module=component.eager)
             # A copy: passes may change the trace before the engine gets to it.
             copy = TracedComponent(one.name, one.model.clone())
             if component.seen_in & self._programs:
-                self._unchecked.append(partial(verify_component, component, copy, self._tolerance))
+                self._unchecked.append(partial(verify_component, compared, copy, self._tolerance))
             else:
-                self._checks.append(self._pool.submit(component_check(component, copy, self._tolerance)))
+                self._checks.append(self._pool.submit(component_check(compared, copy, self._tolerance)))
 
     def explained(self, error: VerificationError) -> VerificationError:
         """`error` of a program, with what is known of its cause: now the components that it stood for are compared

@@ -12,12 +12,15 @@ from samonnx import __version__
 from samonnx.build_model import BuiltModel
 from samonnx.emit import graph_file_name
 from samonnx.engines import TARGETS, verifying_engine
+from samonnx.foreign.factory import packages
 from samonnx.manifest_notes import manifest_notes
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.sam2 import Sam2
 from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Program
+from samonnx.programs.recipe_programs import tracked_model
 from samonnx.recipe import Recipe
+from samonnx.recipe_passes import pass_notes
 from samonnx.runtime.manifest import (
     BankPair,
     DetectionInfo,
@@ -68,20 +71,22 @@ def describe(
             filled=special.filled if special else None,
         )
 
-    model = cast(TrackedModel, built.module)
+    model, own = tracked_model(built.module), [program for program in programs if program.name not in recipe.calls]
     targets = dict.fromkeys(target for by_target in graphs.values() for target in by_target)
     tools = (*TOOLS, "openvino") if "openvino" in map(verifying_engine, targets) else TOOLS
-    components = {component.name for program in programs for component in program.components}
+    foreign = packages(recipe.model.factory, recipe.model.args) if recipe.calls else ()
+    tools = tuple(dict.fromkeys((*tools, *(name for name in foreign if name != "samonnx"))))
+    components = {component.name for program in own for component in program.components}
     return Manifest(
         recipe=recipe.name,
         recipe_digest=recipe.digest,
         weights=WeightsInfo(source=built.weights.source, digest=built.weights.digest, file="weights.bin", bytes=0),
         programs=tuple(program_info(name, by_target) for name, by_target in graphs.items()),
         bank=_bank(programs),
-        preprocessing=_preprocessing(model),
-        memory=_memory(recipe, model) if any(program.bank for program in programs) else None,
-        text=_text(model) if "encode_text" in components else None,
-        detection=_detection(recipe, model) if "decode" in components else None,
+        preprocessing=_preprocessing(model) if model and own else None,
+        memory=_memory(recipe, model) if model and any(program.bank for program in own) else None,
+        text=_text(model) if model and "encode_text" in components else None,
+        detection=_detection(recipe, model) if model and "decode" in components else None,
         pins=tuple(PinInfo(row.path, row.value, row.meaning) for row in built.pins.rows),
         tools={"samonnx": __version__, **{name: _version(name) for name in tools}},
         verification=tuple(
@@ -89,22 +94,26 @@ def describe(
             for name, target, figure in verification
         ),
         targets={target: TARGETS[target] for target in targets},
-        notes=manifest_notes(programs, recipe.memory, model),
+        notes=(*_notes(recipe, built, own), *pass_notes(recipe.passes)),
     )
 
 
+def _notes(recipe: Recipe, built: BuiltModel, own: Sequence[Program]) -> tuple[str, ...]:
+    model = tracked_model(built.module)
+    notes = manifest_notes(own, recipe.memory, model) if model and own else ()
+    replaced = (f"replace: {row.path} was traced as {row.callable} gives it" for row in built.replaced)
+    return (*notes, *replaced)
+
+
 def _bank(programs: Sequence[Program]) -> tuple[BankPair, ...]:
-    """The bank is the same in all programs that have one."""
+    """A tensor of the bank is the same in all programs that have it."""
+    pairs: dict[str, BankPair] = {}
     for program in programs:
-        if program.bank:
-            ports = {port.name: port for port in program.inputs}
-            return tuple(
-                BankPair(
-                    tensor.input, tensor.output, ports[tensor.input].dtype, ports[tensor.input].shape, tensor.empty
-                )
-                for tensor in program.bank
-            )
-    return ()
+        ports = {port.name: port for port in program.inputs}
+        for tensor in program.bank:
+            port = ports[tensor.input]
+            pairs.setdefault(tensor.input, BankPair(tensor.input, tensor.output, port.dtype, port.shape, tensor.empty))
+    return tuple(pairs.values())
 
 
 def _memory(recipe: Recipe, model: TrackedModel) -> MemoryInfo:

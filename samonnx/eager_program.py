@@ -52,7 +52,7 @@ class EagerRun:
         key = (component.name, tuple(id(tensor) for tensor in inputs))
         if key not in self._results:
             with EAGER_LOCK, torch.inference_mode():
-                returned = component.module(*inputs)
+                returned = component.eager(*inputs)
             self._results[key] = returned if isinstance(returned, tuple) else (returned,)
             self._inputs += inputs
         return self._results[key]

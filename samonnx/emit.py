@@ -6,8 +6,9 @@
                                                             verification.json
                                                             track.onnx  track.ort-cpu.onnx  track@first.onnx …
 
-Two runs on the same input give the same bytes (but for verification.json, which holds measurements). Everything is planned in memory first (graphs without their weights
-are small), so that the size is known before the first byte is written.
+Two runs on the same input give the same bytes (but for verification.json, which holds measurements). Everything is
+planned in memory first (graphs without their weights are small), so that the size is known before the first byte is
+written.
 """
 
 from __future__ import annotations

@@ -32,7 +32,15 @@ from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
 from samonnx.passes.reassociate_products import ReassociateProducts
 from samonnx.passes.sink_value_projection import SinkValueProjection
 
-__all__ = ["LOWERINGS", "apply_general_passes", "component_passes", "general_passes", "lower", "specialise"]
+__all__ = [
+    "LOWERINGS",
+    "apply_general_passes",
+    "component_passes",
+    "general_passes",
+    "lower",
+    "lowering_passes",
+    "specialise",
+]
 
 TABLE_LIMIT = 8 << 20
 """Position tables of full-size models are a few MiB each; computing them again in every frame costs more than reading
@@ -74,17 +82,29 @@ def general_passes() -> tuple[GraphPass, ...]:
     )
 
 
-def apply_general_passes(model: ir.Model, observers: Sequence[PassObserver] = ()) -> PipelineResult:
-    """Run the general passes in place."""
-    return run_passes(model, general_passes(), observers=observers)
+def lowering_passes(target: str) -> tuple[GraphPass, ...]:
+    """Into the dialect of `target`, and what is then left over is tidied."""
+    tidy = (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
+    return (*LOWERINGS[target], *tidy)
+
+
+def apply_general_passes(
+    model: ir.Model, observers: Sequence[PassObserver] = (), further: Sequence[GraphPass] = ()
+) -> PipelineResult:
+    """Run the general passes in place, then `further` ones."""
+    return run_passes(model, (*general_passes(), *further), observers=observers)
 
 
 def specialise(
-    model: ir.Model, pinned: Mapping[str, float | int | bool], observers: Sequence[PassObserver] = ()
+    model: ir.Model,
+    pinned: Mapping[str, float | int | bool],
+    observers: Sequence[PassObserver] = (),
+    further: Sequence[GraphPass] = (),
 ) -> PipelineResult:
-    """A copy of `model` with inputs pinned to fill values and folded; inputs that nothing reads any more are
-    dropped."""
-    result = run_passes(model.clone(), (PinInputs(values=dict(pinned)), *general_passes()), observers=observers)
+    """A copy of `model` with inputs pinned to fill values and folded, after the general passes and `further` ones;
+    inputs that nothing reads any more are dropped."""
+    passes = (PinInputs(values=dict(pinned)), *general_passes(), *further)
+    result = run_passes(model.clone(), passes, observers=observers)
     inputs = result.model.graph.inputs
     for value in [value for value in inputs if not value.uses() and not value.is_graph_output()]:
         inputs.remove(value)
@@ -93,5 +113,4 @@ def specialise(
 
 def lower(model: ir.Model, target: str, observers: Sequence[PassObserver] = ()) -> PipelineResult:
     """A copy of `model` in the dialect of `target`."""
-    tidy = (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
-    return run_passes(model.clone(), (*LOWERINGS[target], *tidy), observers=observers)
+    return run_passes(model.clone(), lowering_passes(target), observers=observers)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, Validat
 from typing_extensions import TypedDict
 
 from samonnx.frozen_dict import freeze
+from samonnx.recipe_calls import FACTORY_PATTERN, Calls, CallSpec, Replacements, factory_problems
 from samonnx.recipe_memory import MemorySpec, SamuraiSpec, SelectionSpec
 from samonnx.recipe_merge import apply_override, read_with_bases
 from samonnx.recipe_problems import Problem, RecipeError
@@ -25,6 +26,7 @@ from samonnx.recipe_validation import problems_of
 from samonnx.recipe_yaml import Located
 
 __all__ = [
+    "CallSpec",
     "DetectionSpec",
     "MemorySpec",
     "ModelSpec",
@@ -47,6 +49,8 @@ __all__ = [
 PinValue = bool | int | float | str
 Target = Literal["onnx", "ort-cpu", "openvino"]
 
+PASS_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?$"
+
 
 def _frozen(value: Any) -> Any:
     return freeze(value)
@@ -58,13 +62,12 @@ Frozen = AfterValidator(_frozen)
 class ModelSpec(Spec):
     """The module to compile."""
 
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        examples=["samonnx.models.efficientsam3:build"]
-    )
+    factory: Annotated[str, Field(pattern=FACTORY_PATTERN)] = Field(examples=["samonnx.models.efficientsam3:build"])
     """The callable that builds the model: "module:callable", which returns a torch.nn.Module."""
 
     args: Annotated[Mapping[str, Any], Frozen] = Field(default={}, validate_default=True)
-    """Keyword arguments of the factory: any plain values; a list arrives as a tuple."""
+    """Keyword arguments of the factory: any plain values; a list arrives as a tuple. A mapping with `factory` (and
+    `args` of its own) is replaced by what that callable returns; in its `args` a list arrives as a list."""
 
 
 class WeightsSpec(Spec):
@@ -75,6 +78,9 @@ class WeightsSpec(Spec):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights when there is no checkpoint."""
+
+    init: Literal["formula", "own"] = "formula"
+    """Without a checkpoint: every weight by samonnx's formula, or as the model's constructor draws it from `seed`."""
 
     rescale: Annotated[Mapping[str, float], Frozen] = Field(default={}, validate_default=True)
     """Tensor name to factor, applied to seeded weights only; the product is taken in float32."""
@@ -166,9 +172,13 @@ class VerifySpec(Spec):
     """Frames of the clip."""
 
 
-def _at_least_one_program(programs: Programs) -> Programs:
-    if not programs:
+def _at_least_one_program(programs: Programs, info: ValidationInfo) -> Programs:
+    calls: Mapping[str, CallSpec] | None = info.data.get("calls")  # absent when it has problems of its own
+    if not programs and calls is not None and not calls:
         raise ValueError("at least one program is needed, such as `track: {}`")
+    for name in calls or {}:
+        if name in programs:
+            raise ValueError(f"`{name}` stands under `calls` too; give the call another name")
     if "step" in programs and "track" not in programs:
         raise ValueError("`step` needs `track` beside it, whose objects and points it takes")
     return programs
@@ -208,9 +218,23 @@ class Recipe(Spec):
 
     detection: DetectionSpec = DetectionSpec()
 
+    replace: Annotated[Replacements, Frozen] = Field(default={}, validate_default=True)
+    """Submodules that are traced in another form: glob over their paths to "module:callable", which is called with the
+    submodule and returns one that computes the same. Numbers are compared with the original."""
+
+    calls: Annotated[Calls, Frozen] = Field(default={}, validate_default=True)
+    """Programs that are one call of a model that is not samonnx's own, by name."""
+
     programs: Annotated[
         Programs, AfterValidator(_at_least_one_program), AfterValidator(_fewer_filled_than_slots), Frozen
-    ] = Field(json_schema_extra={"minProperties": 1})
+    ]
+    """Programs of samonnx's own models, by name; may be left out where there are `calls`."""
+
+    passes: tuple[Annotated[str, Field(pattern=PASS_PATTERN)], ...] = Field(
+        default=(), examples=[["my_package.passes:MyPass"]]
+    )
+    """Further passes, run on every program after the general passes and before it is lowered, in this order: names of
+    samonnx's own or of entry points (`samonnx compile --list-passes`), or "package.module:ClassName"."""
 
     targets: Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(_no_target_twice)] = Field(
         default=("onnx", "ort-cpu"), json_schema_extra={"uniqueItems": True}
@@ -234,7 +258,7 @@ class Recipe(Spec):
 
 
 # Keys of these mappings hold dots, so a `--set` path ends in them: --set pins.tracker.multimask_max_points=1
-_DOTTED_KEYS = (("pins",), ("weights", "rescale"))
+_DOTTED_KEYS = (("pins",), ("weights", "rescale"), ("replace",))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -255,11 +279,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _validated(tree: Located) -> Recipe:
+    plain = cast(dict[str, Any], tree.plain())
+    if "calls" in plain:
+        plain.setdefault("programs", {})
     try:
         # Strict JSON mode: lists may become tuples and 1 a float, nothing else is converted.
-        return Recipe.model_validate_json(json.dumps(tree.plain()))
+        recipe = Recipe.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise RecipeError(problems_of(error, tree, Recipe.model_json_schema())) from None
+        problems = problems_of(error, tree, Recipe.model_json_schema()) + factory_problems(tree)
+        raise RecipeError(problems) from None
+    if problems := factory_problems(tree):
+        raise RecipeError(problems)
+    return recipe
 
 
 def schema() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 from torch import nn
 
+from samonnx.callable_module import make_callable
 from samonnx.eager_lock import EAGER_LOCK
 from samonnx.errors import SamonnxError
 from samonnx.programs.program import Component
@@ -66,25 +67,31 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _dynamic_shapes(component: Component) -> dict[str, dict[int, torch.export.Dim] | None] | None:
+def _dynamic_shapes(component: Component) -> tuple[dict[int, torch.export.Dim] | None, ...] | None:
+    """One entry an input, in order: names of ports need not be those of the forward arguments."""
     if not component.symbolic:
         return None
     symbols = sorted({symbol for axes in component.symbolic.values() for symbol in axes.values()})
     dims = {symbol: torch.export.Dim(symbol, min=1, max=4096) for symbol in symbols}
-    return {
-        name: {axis: dims[symbol] for axis, symbol in component.symbolic[name].items()}
+    return tuple(
+        {axis: dims[symbol] for axis, symbol in component.symbolic[name].items()}
         if name in component.symbolic
         else None
         for name in component.inputs
-    }
+    )
 
 
 def trace(component: Component, names: Mapping[int, str] | None = None) -> TracedComponent:
     """Trace `component.module` (eval mode, no gradients) with torch.export and translate it to ONNX, opset 23.
 
-    `names` maps ids of parameters to the names that their initialisers get (see `parameter_names`); without it they
-    keep the names that they have inside the component. Raises TraceError when control flow depends on a value, or an
-    operator has no translation.
+    Args:
+        component: shapes and dtypes of the graph's inputs are those of its examples; the dimensions that it calls
+            symbolic may be 1 to 4096.
+        names: ids of parameters → the names that their initialisers get (see `parameter_names`); without it they keep
+            the names that they have inside the component.
+
+    Raises:
+        TraceError: control flow depends on a value, or an operator has no translation; names the line and what to do.
     """
     if both := sorted(set(component.inputs) & set(component.outputs)):
         raise TraceError(
@@ -172,3 +179,6 @@ def _explain(component: Component, error: Exception) -> str:
         "  what to do: a value that decides control flow must be a pin of the recipe, or be computed without a branch "
         "(torch.where)"
     )
+
+
+make_callable(__name__, "trace")

@@ -88,7 +88,7 @@ def _check_outputs(arguments: ValidateArguments) -> None:
 def _clip(arguments: ValidateArguments, manifest: Manifest, recipe: Recipe) -> Clip:
     prompts = prompts_by_frame(arguments.prompts)
     if arguments.video is None:
-        clip = synthetic_clip(manifest.preprocessing.size, arguments.frames or recipe.verify.frames, prompts)
+        clip = synthetic_clip(manifest.seeing().size, arguments.frames or recipe.verify.frames, prompts)
     else:
         clip = video_clip(arguments.video, arguments.frames, prompts)
     check_boxes(arguments.prompts, width=clip.width, height=clip.height)

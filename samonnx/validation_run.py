@@ -37,7 +37,7 @@ class Comparer:
         for index, frame in enumerate(clip.frames):
             length = index + 1
             if index >= clip.first:
-                yield self._frame(clip, index, network_image(frame, self._manifest.preprocessing, kind=clip.kind))
+                yield self._frame(clip, index, network_image(frame, self._manifest.seeing(), kind=clip.kind))
         clip.check_length(max(clip.prompts), length)
 
     def _frame(self, clip: Clip, index: int, image: npt.NDArray[np.float32]) -> FrameFigures:

@@ -51,7 +51,7 @@ class GraphSide:
         self._manifest = manifest
         self._sessions = StepSessions(manifest, open_session)
         self._sessions.session()  # what is wrong with the files is said now
-        self._shared = SharedInputs(manifest.preprocessing.size)
+        self._shared = SharedInputs(manifest.seeing().size)
         self._num_frames = num_frames
         self._seating = Seating(self._new_group)
         self._probes = dict(probes or {})

@@ -19,17 +19,29 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from samonnx.callable_module import make_callable
+from samonnx.eager_lock import EAGER_LOCK
 from samonnx.errors import VerificationError
 from samonnx.graph_file import Overlaid, external_tensors, serialized
 from samonnx.graph_session import Array, GraphSession
 from samonnx.passes.lower import runnable
+from samonnx.passes.observers import seeded_feeds
 from samonnx.programs.program import Component
 from samonnx.trace import TracedComponent
 from samonnx.weights_file import WEIGHTS_NAME
 
-__all__ = ["DOMAINS", "Comparison", "check_structure", "compare", "component_check", "require", "verify_component"]
+__all__ = [
+    "DOMAINS",
+    "Comparison",
+    "check_structure",
+    "compare",
+    "component_check",
+    "require",
+    "verify",
+    "verify_component",
+]
 
 DOMAINS: Mapping[str, frozenset[str]] = {
     "onnx": frozenset({""}),
@@ -170,3 +182,54 @@ def component_check(
         )
 
     return check
+
+
+def verify(
+    subject: Component | nn.Module,
+    graph: TracedComponent | ir.Model | str | Path,
+    inputs: Mapping[str, Tensor] | None = None,
+    tolerance: float = 1e-4,
+) -> tuple[Comparison, ...]:
+    """Holds a graph to the PyTorch module that it was made from: both run on the same inputs, the graph in ONNX
+    Runtime.
+
+    Args:
+        subject: a component, or a module whose forward takes `inputs` by position, in their order, and returns a tensor
+            or a tuple of tensors, one for each output of the graph.
+        graph: traced, linked, optimised, or the path of an `.onnx` file. Its inputs go by the names of `inputs`; those
+            that it does not have (it may have lost them by folding) are given to the module alone.
+        inputs: name → tensor; left out: seeded (normal floats, small integers, random flags), in the shapes of the
+            component's examples, or of the graph's inputs, which must be static then.
+        tolerance: largest difference of an output, relative to its largest magnitude; integers and booleans are equal.
+
+    Returns:
+        One figure an output, in the graph's order.
+
+    Raises:
+        VerificationError: an output that is off by more, with its figure; an input that the graph wants and nothing
+            gives; another number of outputs, or another dtype or shape.
+    """
+    model = graph if isinstance(graph, ir.Model) else graph.model if isinstance(graph, TracedComponent) else None
+    model = ir.load(str(graph)) if model is None else model
+    if inputs is None and isinstance(subject, Component):
+        inputs = seeded_inputs(subject)
+    elif inputs is None:
+        inputs = {name: torch.from_numpy(array) for name, array in seeded_feeds(model).items()}
+    wanted, names = ([str(value.name) for value in values] for values in (model.graph.inputs, model.graph.outputs))
+    if missing := [name for name in wanted if name not in inputs]:
+        raise VerificationError(f"the graph takes {', '.join(missing)}, which the inputs do not have: {list(inputs)}")
+    module = subject.eager if isinstance(subject, Component) else subject
+    with EAGER_LOCK, torch.inference_mode():
+        returned = module(*inputs.values())
+    results = returned if isinstance(returned, tuple | list) else (returned,)
+    if len(results) != len(names):
+        raise VerificationError(f"the module returns {len(results)} tensors, the graph {len(names)}: {names}")
+    found = GraphSession(runnable(model)).run({name: inputs[name].numpy() for name in wanted})
+    figures = tuple(
+        compare(name, found[name], tensor.numpy(), tolerance) for name, tensor in zip(names, results, strict=True)
+    )
+    require(figures)
+    return figures
+
+
+make_callable(__name__, "verify")

@@ -26,6 +26,7 @@ import torch
 
 from samonnx.eager_lock import EAGER_LOCK
 from samonnx.eager_tracker import eager_tracker
+from samonnx.encoder_runs import EncoderRuns, behind
 from samonnx.engines import OpenGraph, RunnableGraph
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.reference_tracker import FramePrompt, FrameRecord, ImageFeatures, encode_image
@@ -37,7 +38,15 @@ from samonnx.reference_bank import bank_of_reference
 from samonnx.seeded import seeded_frame
 from samonnx.verify import Comparison, compare
 
-__all__ = ["EagerSteps", "eager_maps", "model_frame", "normalised_frame", "propagation_feeds", "verify_clip"]
+__all__ = [
+    "FEATURES",
+    "EagerSteps",
+    "eager_maps",
+    "model_frame",
+    "normalised_frame",
+    "propagation_feeds",
+    "verify_clip",
+]
 
 ENCODER_TOLERANCE = 2e-2
 """Rounding inside the image encoder has been seen to move its maps by 3e-3 of their largest value; a wrong layer
@@ -53,8 +62,11 @@ FEATURES = ("high_res_0", "high_res_1", "features")
 EagerSteps = dict[tuple[str, ...], FrameRecord]
 """Digests of the maps of frames 0 … t → what the reference made of frame t."""
 
-_PROBES = {name: f"tracker_neck/{name}" for name in FEATURES}
+PROBES = {name: f"tracker_neck/{name}" for name in FEATURES}
 """The tracker's maps as they are called in a linked graph."""
+
+_GIVEN = "given."
+"""Before the name of a map that a graph is given, instead of computing it."""
 
 
 def normalised_frame(frame_index: int, size: int, mean: RGB = HALF, std: RGB = HALF) -> Array:
@@ -112,6 +124,8 @@ def verify_clip(
     first_maps: ImageFeatures | None = None,
     open_graph: OpenGraph | None = None,
     known: EagerSteps | None = None,
+    encoders: EncoderRuns | None = None,
+    target: str = "onnx",
 ) -> tuple[Comparison, ...]:
     """The worst figure of each output over the clip.
 
@@ -119,8 +133,10 @@ def verify_clip(
     that may run: frame 0 by "track@first", frame t by the smallest "track@k" with k >= t, the rest by "track". Those
     that a short clip does not come to run its last frame too. `first_maps`: what `eager_maps` gave, so that it need
     not be computed for every target. `open_graph` chooses the engine (by default ONNX Runtime). `known` is read and
-    filled: graphs and targets whose encoders agree to the bit share the reference's work.
+    filled: graphs and targets whose encoders agree to the bit share the reference's work. `encoders` too: a graph whose
+    image encoder has run on a frame, for this `target`, runs from its maps on.
     """
+    encoders = encoders or EncoderRuns()
     first_maps = first_maps or eager_maps(model)
     open_graph = open_graph or GraphSession
     ports = {port.name: port for port in program.inputs}
@@ -128,7 +144,8 @@ def verify_clip(
     tracker = eager_tracker(model, memory, frames)
     most = _most_memories(program, memory)
     waiting = sorted(graphs, key=lambda name: most[name])
-    opened: tuple[str, RunnableGraph] | None = None
+    fingerprints = {name: encoders.fingerprint(graph, PROBES) for name, graph in graphs.items()}
+    opened: tuple[tuple[str, bool], RunnableGraph] | None = None
     known = {} if known is None else known
     history: tuple[str, ...] = ()
     with torch.inference_mode():
@@ -142,11 +159,18 @@ def verify_clip(
             held = int((feeds["bank.memory_frame"] >= 0).any(0).sum())
             waiting = [name for name in waiting if most[name] >= held]
             for name in waiting if t == frames - 1 else waiting[:1]:
-                if opened is None or opened[0] != name:
+                maps = encoders.known(target, fingerprints[name], t)
+                if opened is None or opened[0] != (name, maps is None):
                     opened = None  # one at a time: each has buffers for a whole step
-                    opened = name, open_graph(probed(graphs[name], _PROBES.values()))
-                found = opened[1].run(feeds)
-                image = _features(model, found, feeds["image"])
+                    opened = (name, maps is None), open_graph(_probed_or_behind(graphs[name], whole=maps is None))
+                if maps is None:
+                    found = opened[1].run(feeds)
+                    if all(probe in found for probe in PROBES.values()):
+                        maps = {of: found[probe] for of, probe in PROBES.items()}
+                        encoders.record(target, fingerprints[name], t, maps)
+                else:
+                    found = opened[1].run(feeds | {_GIVEN + of: array for of, array in maps.items()})
+                image = _features(model, maps, feeds["image"])
                 seen = (*history[:t], _digest(image))
                 if seen not in known:
                     for records in (tracker.conditioning, tracker.others):
@@ -179,10 +203,16 @@ def _most_memories(program: Program, memory: MemorySpec) -> dict[str, int]:
     return {program.name: memory.slots, **special}
 
 
-def _features(model: TrackedModel, found: Mapping[str, Array], image: Array) -> ImageFeatures:
+def _probed_or_behind(graph: ir.Model, whole: bool) -> ir.Model:
+    if whole:
+        return probed(graph, PROBES.values())
+    return behind(graph, {probe: _GIVEN + name for name, probe in PROBES.items()})
+
+
+def _features(model: TrackedModel, maps: Mapping[str, Array] | None, image: Array) -> ImageFeatures:
     """The graph's own maps; the eager encoder's if a pass has folded one of them away."""
-    if all(probe in found for probe in _PROBES.values()):
-        return ImageFeatures(*(torch.from_numpy(found[_PROBES[name]]) for name in FEATURES))
+    if maps is not None:
+        return ImageFeatures(*(torch.from_numpy(maps[name]) for name in FEATURES))
     with EAGER_LOCK:
         return encode_image(model, torch.from_numpy(image))
 

@@ -1,4 +1,5 @@
-"""Verify the programs of a recipe, each in its way: trackers over a clip, the others in one call."""
+"""Verify the programs of a recipe, each in its way: trackers over a clip, calls of foreign models against these, the
+others in one call."""
 
 from __future__ import annotations
 
@@ -6,12 +7,16 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
+from torch import nn
 
 from samonnx.compile_summary import Figures
+from samonnx.encoder_runs import EncoderRuns
 from samonnx.engines import open_graph_for
+from samonnx.foreign.verify_call import CallVerifier
 from samonnx.models.reference_tracker import FramePrompt, ImageFeatures
 from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Program
+from samonnx.programs.recipe_programs import tracked_model
 from samonnx.recipe import Recipe
 from samonnx.verify import Comparison, check_structure, require
 from samonnx.verify_clip import EagerSteps, eager_maps, verify_clip
@@ -31,9 +36,12 @@ class RecipeVerifier:
     """Verifies the graphs of one program and target at a time, each program in its way; keeps what the eager side
     gave."""
 
-    def __init__(self, recipe: Recipe, model: TrackedModel) -> None:
-        self._recipe, self._model = recipe, model
-        self._calls = ProgramVerifier(model, recipe.verify.atol)
+    def __init__(self, recipe: Recipe, model: nn.Module | TrackedModel) -> None:
+        self._recipe, self._foreign = recipe, CallVerifier(recipe.calls, recipe.verify.atol, recipe.verify.frames)
+        self._encoders = EncoderRuns()
+        tracked = tracked_model(model)
+        if tracked is not None:
+            self._model, self._calls = tracked, ProgramVerifier(tracked, recipe.verify.atol, self._encoders)
         self._maps: ImageFeatures | None = None
         self._steps: EagerSteps = {}
 
@@ -41,13 +49,13 @@ class RecipeVerifier:
         """`graphs`: the program and its specialisations by name. Raises VerificationError."""
         for name, graph in graphs.items():
             check_structure(graph, name, target)
-        if program.name == "track":
+        if program.name == "track" and program.name not in self._recipe.calls:
             comparisons = self._verify_clip(graphs, target, program)
         else:
             comparisons = [
                 Comparison(f"{name}: {one.what}", one.largest_error, one.tolerance)
                 for name, graph in graphs.items()
-                for one in self._calls.verify(graph, program, open_graph_for(target))
+                for one in self._verify_call(graph, target, program)
             ]
         require(comparisons)
         figures: Figures = []
@@ -55,6 +63,11 @@ class RecipeVerifier:
             name, _, what = comparison.what.partition(": ")
             figures.append((name, target, Comparison(what, comparison.largest_error, comparison.tolerance)))
         return figures
+
+    def _verify_call(self, graph: ir.Model, target: str, program: Program) -> Sequence[Comparison]:
+        if program.name in self._recipe.calls:
+            return self._foreign.verify(graph, program, open_graph_for(target))
+        return self._calls.verify(graph, program, open_graph_for(target), target)
 
     def _verify_clip(self, graphs: Mapping[str, ir.Model], target: str, program: Program) -> Sequence[Comparison]:
         self._maps = self._maps or self._calls.tracker_maps() or eager_maps(self._model)
@@ -71,4 +84,6 @@ class RecipeVerifier:
             self._maps,
             open_graph_for(target),
             self._steps,
+            self._encoders,
+            target,
         )

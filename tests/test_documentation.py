@@ -6,6 +6,8 @@ import importlib
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,17 +23,20 @@ from PIL import Image
 
 from samonnx.cli import SUBCOMMANDS
 from samonnx.exit_codes import ExitCode
+from samonnx.passes import PASSES
 from samonnx.programs.policy import memory_policy
 from samonnx.programs.track_ports import track_ports
 from samonnx.recipe import load_recipe
 from samonnx.runtime.manifest import Manifest, PortInfo
 from samonnx.runtime.video_writer import VideoWriter
-from tests.documents import ROOT, Row, blocks, commands, rows, section, text_of
+from tests.documents import ROOT, Row, blocks, commands, fenced, rows, run_guide, section, text_of
 from tests.runtime.hand_made_artifact import clip
 from tests.tiny_model import tiny_model, tiny_recipe
 
-DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", "docs/branch_points.md", "docs/branch_points_sam2.md")
-FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", ".ci"}
+PAGES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))
+GUIDES = tuple(page for page in PAGES if page.startswith("docs/guides/"))
+DOCUMENTS = ("README.md", "CHANGELOG.md", "golden/README.md", *PAGES)
+FOLDERS = {"samonnx", "passes", "recipes", "golden", "tests", "docs", "benchmarks", "examples", ".ci"}
 DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "bool": "bool"}
 
 
@@ -178,6 +184,74 @@ def test_readmes_bare_example_feeds_the_bank_back(place: Path) -> None:
 
 def test_all_python_blocks_are_among_those_run() -> None:
     assert len(blocks("README.md", "python")) == 4
+    elsewhere = {document for document in DOCUMENTS if blocks(document, "python")} - {"README.md", *GUIDES}
+    assert elsewhere == {"docs/index.md"}
+
+
+def test_the_front_pages_imports_are_there() -> None:
+    (code,) = blocks("docs/index.md", "python")
+    exec(compile(code, "docs/index.md", "exec"), {})
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_runs_from_top_to_bottom_and_prints_what_it_says(
+    guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = set(sys.modules)
+    try:
+        run_guide(guide, tmp_path)
+    finally:
+        for name in set(sys.modules) - loaded:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+                del sys.modules[name]
+
+
+def test_a_guide_that_prints_something_else_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr("tests.documents.ROOT", tmp_path)
+    page.write_text("```python\nprint('one, two, three')\n```\n\n```text\none...three\n```\n")
+    run_guide("page.md", tmp_path)
+    page.write_text(page.read_text().replace("one...three", "one...four"))
+    with pytest.raises(
+        AssertionError, match=r"block 2: the page says\none\.\.\.four\n\nbut the block before it prints"
+    ):
+        run_guide("page.md", tmp_path)
+
+
+def test_every_block_of_a_guide_has_a_language_that_is_run_or_shown() -> None:
+    languages = {block.language for guide in GUIDES for block in fenced(guide)}
+    assert languages <= {"python", "text", "yaml", "toml", "sh"}
+    for guide in GUIDES:
+        assert text_of(guide).count("\n```") == 2 * len(fenced(guide)), f"{guide}: a block without a language"
+
+
+# The site
+
+
+def test_the_site_builds_without_a_warning_and_holds_every_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (built.returncode, built.stdout + built.stderr) == (0, "")
+    for page in PAGES:
+        folder = page.removeprefix("docs/").removesuffix(".md").removesuffix("index")
+        assert (tmp_path / "site" / folder / "index.html").is_file(), page
+    assert list((tmp_path / "site").rglob("*.py")) == []
+    trace = (tmp_path / "site" / "reference" / "trace" / "index.html").read_text(encoding="utf-8")
+    assert "TraceError" in trace
+    passes = (tmp_path / "site" / "reference" / "passes" / "index.html").read_text(encoding="utf-8")
+    missing = [load().__name__ for load in PASSES.values() if f"{load().__module__}.{load().__name__}" not in passes]
+    assert missing == []
+    assert "<strong>Exact:</strong>" in passes
+
+
+def test_the_picture_of_the_pipeline_is_a_drawing_with_words_for_those_who_cannot_see_it() -> None:
+    root = ElementTree.fromstring(text_of("docs/pipeline.svg"))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"build", "pin", "trace", "link", "passes", "lower", "bank", "next_bank"} <= set(texts)
+    assert root.find("{http://www.w3.org/2000/svg}desc") is not None
 
 
 # Tables
@@ -185,7 +259,7 @@ def test_all_python_blocks_are_among_those_run() -> None:
 
 def letters_of(manifest: Manifest, program: str) -> Mapping[str, int]:
     """The letters in README's shapes of that program."""
-    image = manifest.preprocessing.size
+    image = manifest.seeing().size
     maps = {f"{times}{letter}": int(times or 1) * (image // 14) for times in ("", "2", "4") for letter in "hw"}
     if program == "segment":
         detection = manifest.detecting()

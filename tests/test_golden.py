@@ -184,11 +184,12 @@ def recipe(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """recipes/tiny.yaml, with stand-ins for the recipe reader and the compiler (both have tests of their own)."""
     import samonnx.compile
     import samonnx.recipe
+    from samonnx.compile import CompileOptions
 
     read = types.SimpleNamespace(name="tiny", digest="0" * 64)
     monkeypatch.setattr(samonnx.recipe, "load_recipe", lambda _path: read)
 
-    def compile_recipe(_path: Path, options: samonnx.compile.CompileOptions) -> Path:
+    def compile_recipe(_path: Path, options: CompileOptions) -> Path:
         assert options.output is not None
         emit_tiny(options.output)
         return options.output

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from samonnx.graph_session import GraphSession
-from samonnx.link import LinkError, link
-from samonnx.programs.program import Port, Program, Wire
+from samonnx.link import LinkError, Wiring, link
+from samonnx.programs.program import Port, Program, TypedPort, Wire
 from samonnx.trace import TracedComponent
 
 DOUBLE = """<ir_version: 10, opset_import: ["" : 23]>
@@ -170,4 +170,122 @@ def test_a_component_that_was_not_traced_is_missed_by_its_wires() -> None:
     assert problems(program(), parts) == [
         "nothing is called 'double.x', which 'image' should feed",
         "nothing is called 'double.y', which should feed 'join.left'",
+    ]
+
+
+# Symbolic dimensions, graphs that are nobody's program
+
+SCALE = """<ir_version: 10, opset_import: ["" : 23]>
+scale (float[n,3] x) => (float[n,3] y) <float[1] two = {2.0}> { y = Mul(x, two) }"""
+SUM = """<ir_version: 10, opset_import: ["" : 23]>
+sum (float[n,3] left, float[n,3] right) => (float[n,3] total) { total = Add(left, right) }"""
+FIND = """<ir_version: 10, opset_import: ["" : 23]>
+find (float[k] x) => (int64[1,n] places) { places = NonZero(x) }"""
+COUNT = """<ir_version: 10, opset_import: ["" : 23]>
+count (int64[1,m] places) => (int64[1,m] next) <int64[1] one = {1}> { next = Add(places, one) }"""
+
+
+def graphs(**texts: str) -> dict[str, ir.Model]:
+    return {name: ir.from_onnx_text(text) for name, text in texts.items()}
+
+
+def wired(image: tuple[int | str, ...], other: tuple[int | str, ...], total: tuple[int | str, ...]) -> Wiring:
+    return Wiring(
+        "toy",
+        (TypedPort("image", "float32", image), TypedPort("other", "float32", other)),
+        (TypedPort("total", "float32", total),),
+        (
+            Wire("image", "scale.x"),
+            Wire("scale.y", "sum.left"),
+            Wire("other", "sum.right"),
+            Wire("sum.total", "total"),
+        ),
+    )
+
+
+def misfits(wiring: Wiring, parts: dict[str, ir.Model]) -> list[str]:
+    with pytest.raises(LinkError) as caught:
+        link(wiring, parts)
+    return [line.removeprefix("  - ") for line in str(caught.value).splitlines()[1:]]
+
+
+def dims(model: ir.Model) -> dict[str, str]:
+    values = (*model.graph.inputs, *(output for node in model.graph for output in node.outputs))
+    return {str(value.name): str(value.shape) for value in values}
+
+
+def test_symbols_of_parts_take_the_name_or_the_size_that_feeds_them() -> None:
+    parts = graphs(scale=SCALE, sum=SUM)
+    symbolic = link(wired(("rows", 3), ("rows", 3), ("rows", 3)), parts)
+    assert set(dims(symbolic).values()) == {"[rows,3]"}
+    static = link(wired((4, 3), (4, 3), (4, 3)), parts)
+    assert set(dims(static).values()) == {"[4,3]"}
+    for model, rows in ((symbolic, 7), (static, 4)):
+        feeds = {name: np.full((rows, 3), fill, np.float32) for name, fill in (("image", 1), ("other", 3))}
+        np.testing.assert_array_equal(GraphSession(model, threads=1).run(feeds)["total"], np.full((rows, 3), 5))
+    assert "[n,3]" in dims(parts["scale"])["x"]
+
+
+def test_a_symbol_that_meets_two_sizes_is_shown_with_the_first() -> None:
+    assert misfits(wired((4, 3), (5, 3), (4, 3)), graphs(scale=SCALE, sum=SUM)) == [
+        "other is float [5, 3], but sum.right expects float [n, 3], where n is 4"
+    ]
+    assert misfits(wired(("rows", 3), ("rows", 3), (4, 3)), graphs(scale=SCALE, sum=SUM)) == [
+        "sum.total is float [n, 3], where n is rows, but total expects float [4, 3]"
+    ]
+
+
+def test_two_symbols_of_the_ports_are_not_one() -> None:
+    assert misfits(wired(("rows", 3), ("others", 3), ("rows", 3)), graphs(scale=SCALE, sum=SUM)) == [
+        "other is float [others, 3], but sum.right expects float [n, 3], where n is rows"
+    ]
+
+
+def test_a_number_that_the_data_decide_goes_where_any_number_may_and_nowhere_else() -> None:
+    parts = graphs(find=FIND, count=COUNT)
+    wires = {"find.x": "x", "count.places": "find.places", "found": "count.next"}
+    model = link(Wiring.between("toy", wires, parts), parts)
+    assert dims(model) == {"x": "[k]", "find/places": "[1,find/n]", "found": "[1,m]"}
+    found = GraphSession(model, threads=1).run({"x": np.array([0, 5, 0, 5], np.float32)})["found"]
+    np.testing.assert_array_equal(found, [[2, 4]])
+    parts = graphs(find=FIND, count=COUNT.replace("[1,m]", "[1,2]"))
+    assert misfits(Wiring.between("toy", wires, parts), parts) == [
+        "find.places is int64 [1, n], but count.places expects int64 [1, 2]"
+    ]
+
+
+def test_wires_alone_say_the_ports_in_their_order() -> None:
+    parts = traced()
+    wires = {wire.target: wire.source for wire in WIRES}
+    found = Wiring.between("toy", wires, parts)
+    assert [(port.name, port.dtype, port.shape) for port in (*found.inputs, *found.outputs)] == [
+        (port.name, port.dtype, port.shape) for port in (*PORTS_IN, *PORTS_OUT)
+    ]
+    assert ir.to_onnx_text(link(found, parts)) == ir.to_onnx_text(link(program(), parts))
+
+
+def test_wires_alone_say_what_they_leave_open() -> None:
+    with pytest.raises(LinkError) as caught:
+        Wiring.between("toy", {"double.x": "image", "double.z": "image", "copy": "other"}, traced())
+    assert str(caught.value).splitlines() == [
+        "program 'toy' cannot be linked:",
+        "  - nothing is called 'double.z', which is wired to 'image'; did you mean 'double.x'?",
+        "  - port 'other' is wired to no part, so nothing says its type",
+        "  - port 'copy' is wired to no part, so nothing says its type",
+    ]
+
+
+def test_a_dtype_that_is_none_and_a_name_of_two_ports_are_named() -> None:
+    found = misfits(
+        Wiring(
+            "toy",
+            (TypedPort("image", "float33", (1, 3)), TypedPort("image", "float32", (1, 3))),
+            (),
+            (Wire("image", "double.x"),),
+        ),
+        {"double": ir.from_onnx_text(DOUBLE)},
+    )
+    assert found == [
+        "port 'image' has the dtype 'float33'; expected a name of NumPy's, as 'float32'",
+        "2 ports are called 'image'",
     ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -9,6 +11,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import samonnx
+import samonnx.passes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,30 +56,124 @@ def in_base_install(code: str, *arguments: str) -> subprocess.CompletedProcess[s
 
 def test_the_public_names_are_these() -> None:
     assert samonnx.__all__ == [
+        "Component",
+        "Port",
+        "Program",
         "Recipe",
         "SamonnxError",
+        "TypedPort",
+        "Wire",
+        "Wiring",
         "__version__",
+        "compile",
         "compile_recipe",
         "link",
         "load_recipe",
+        "optimize",
         "trace",
         "verify",
     ]
     assert set(samonnx.__all__) <= set(dir(samonnx))
 
 
-@pytest.mark.parametrize("name", ["Recipe", "load_recipe", "compile_recipe"])
+CALLED_AS = {
+    "compile": "compile_recipe",
+    "link": "link",
+    "optimize": "optimize",
+    "trace": "trace",
+    "verify": "verify",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(samonnx.__all__) - {"__version__", *CALLED_AS}))
 def test_classes_and_functions_load_on_first_use(name: str) -> None:
     value = getattr(samonnx, name)
     assert isinstance(value, type | FunctionType)
     assert getattr(samonnx, name) is value
 
 
-@pytest.mark.parametrize("name", ["trace", "link", "verify"])
+@pytest.mark.parametrize("name", CALLED_AS)
 def test_names_of_submodules_are_the_modules_in_any_order_of_imports(name: str) -> None:
     module = getattr(samonnx, name)
     assert isinstance(module, ModuleType)
     assert module.__name__ == f"samonnx.{name}"
+
+
+@pytest.mark.parametrize("name", CALLED_AS)
+def test_a_module_is_called_like_its_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(f"samonnx.{name}")
+    assert callable(module)
+    assert inspect.signature(module) == inspect.signature(getattr(module, CALLED_AS[name]))
+    monkeypatch.setattr(module, CALLED_AS[name], lambda *args, **keywords: (args, keywords))
+    assert module(1, two=2) == ((1,), {"two": 2})
+
+
+def test_a_module_that_is_called_wrongly_says_so_as_its_function_would() -> None:
+    with pytest.raises(TypeError, match=r"link\(\) missing 1 required positional argument: 'traced'"):
+        samonnx.link(None)  # type: ignore[call-arg, arg-type]
+
+
+def test_passes_are_all_public_by_the_names_of_their_classes() -> None:
+    classes = {load().__name__ for load in samonnx.passes.PASSES.values()}
+    assert classes <= set(samonnx.passes.__all__)
+    assert set(samonnx.passes.__all__) <= set(dir(samonnx.passes))
+    for name in samonnx.passes.__all__:
+        assert getattr(samonnx.passes, name) is not None
+    with pytest.raises(AttributeError, match=r"module 'samonnx.passes' has no attribute 'Nothing'"):
+        samonnx.passes.Nothing  # noqa: B018  # the access is the test
+
+
+def documented() -> list[tuple[str, object]]:
+    """Public names, and public methods of public classes."""
+    found: list[tuple[str, object]] = []
+    for module in (samonnx, samonnx.passes):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if isinstance(value, ModuleType) and value is not samonnx.passes:
+                value = getattr(value, CALLED_AS[name])
+            if callable(value):
+                found.append((f"{module.__name__}.{name}", value))
+            if isinstance(value, type):
+                own = {
+                    key: item
+                    for key, item in vars(value).items()
+                    if f"{name}.{key}" == getattr(item, "__qualname__", "")
+                }
+                found += [(f"{module.__name__}.{name}.{key}", own[key]) for key in own if not key.startswith("_")]
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), documented(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_public_callable_has_a_docstring(name: str, value: object) -> None:
+    text = inspect.getdoc(value) or ""
+    assert text, name
+    assert not text.startswith(f"{getattr(value, '__name__', '')}("), f"{name}: the one that dataclass makes"
+
+
+SPEAKS_OF_TENSORS = ("optimize", "trace", "verify", "link", "unroll", "assert_exact")
+
+
+@pytest.mark.parametrize("name", [*sorted({*CALLED_AS} - {"compile"}), "unroll", "assert_exact", "run_passes"])
+def test_public_functions_say_what_they_take_and_what_they_raise(name: str) -> None:
+    owner = samonnx if name in CALLED_AS else samonnx.passes
+    text = inspect.getdoc(inspect.unwrap(getattr(owner, name))) or ""
+    assert "Raises" in text
+    if name in SPEAKS_OF_TENSORS:
+        assert "shape" in text or "[O" in text or "dimension" in text
+
+
+def test_a_users_program_passes_mypy_strict_and_runs(tmp_path: Path) -> None:
+    program = Path("tests") / "user_program" / "program.py"
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(program)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert [line for line in checked.stdout.splitlines() if line.startswith(str(program))] == []
+    assert checked.stderr == ""
+    command = [sys.executable, str(program), "recipes/efficientsam3_tiny.yaml", str(tmp_path / "out")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), ran.stderr
+    assert "nothing feeds 'read'" in ran.stdout
+    assert (tmp_path / "out" / "manifest.json").is_file()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -91,7 +188,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         import samonnx
         samonnx.__version__, samonnx.SamonnxError
         loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
-        print(sorted(loaded & {"numpy", "onnxruntime", "samonnx"}))
+        print(sorted(loaded & {"numpy", "onnxruntime", "onnx", "torch", "samonnx"}))
         """
     )
     assert (done.stderr, done.stdout) == ("", "['samonnx']\n")

@@ -40,7 +40,8 @@ def test_an_unknown_key_is_shown_with_the_close_one_and_all_that_are_allowed() -
 def test_an_unknown_key_at_the_top_lists_extends_too() -> None:
     assert message(GOOD + "extend: b.yaml\n") == (
         "a.yaml:5: unknown key `extend`; did you mean `extends`? "
-        "allowed: name, model, weights, pins, memory, detection, programs, targets, verify, extends"
+        "allowed: name, model, weights, pins, memory, detection, replace, calls, programs, passes, targets, verify, "
+        "extends"
     )
 
 

@@ -39,7 +39,7 @@ def test_a_tracked_video_with_a_correction_equals_the_eager_reference(artifacts:
     tracker = Tracker(folder, target="onnx", threads=1, num_frames=8)
     run = ReferenceRun.of()
     reference = run.tracker(8)
-    info = Manifest.load(folder).preprocessing
+    info = Manifest.load(folder).seeing()
     with torch.inference_mode():
         for t in range(8):
             features = encode_image(run.model, torch.from_numpy(network_image(frame(t), info)))

@@ -91,7 +91,7 @@ def test_frames_are_prepared_as_the_tracker_does_it_from_the_first_prompt_on(
     figures = run(manifest, clip, graph, eager)
     assert [(one.frame, one.prompted) for one in figures] == [(2, True), (3, False), (4, False)]
     for image, frame in zip(graph.images, list(video_clip(tmp_path, None, {}).frames)[2:], strict=True):
-        np.testing.assert_array_equal(image, network_image(frame, manifest.preprocessing, kind="images"))
+        np.testing.assert_array_equal(image, network_image(frame, manifest.seeing(), kind="images"))
     assert [(kind, index, given is not None) for kind, index, given, _ in graph.calls] == [
         ("step", 2, True), ("step", 3, False), ("step", 4, False),
     ]  # fmt: skip

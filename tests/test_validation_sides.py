@@ -66,7 +66,7 @@ def test_the_graph_side_is_the_runtimes_tracker(artifact: Path) -> None:
     row = partial(row_inputs, manifest, OBJECT, width=SIZE, height=SIZE)
     ran = []
     for t in range(FRAMES):
-        image = network_image(picture(t), manifest.preprocessing)
+        image = network_image(picture(t), manifest.seeing())
         given = clicked(8, 11) if t == 0 else None
         expected = tracker.step(picture(t), {} if given is None else {OBJECT: given})
         found = graph.step(t, image, None if given is None else row(given))
@@ -84,7 +84,7 @@ def test_the_graph_side_is_the_runtimes_tracker(artifact: Path) -> None:
 def test_a_step_from_a_given_bank_forgets_the_graphs_own(artifact: Path) -> None:
     manifest, graph, other = Manifest.load(artifact), side_of(artifact), side_of(artifact)
     row = partial(row_inputs, manifest, OBJECT, width=SIZE, height=SIZE)
-    images = [network_image(picture(t), manifest.preprocessing) for t in range(3)]
+    images = [network_image(picture(t), manifest.seeing()) for t in range(3)]
     for side, place in ((graph, (8, 11)), (other, (25, 3))):
         side.step(0, images[0], row(clicked(*place)))
     bank = {name: rows.copy() for name, rows in other._seating.groups[0].bank_rows().items()}

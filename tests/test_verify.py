@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -14,7 +16,7 @@ from samonnx.errors import VerificationError
 from samonnx.graph_session import Array
 from samonnx.programs.program import Component
 from samonnx.trace import TracedComponent
-from samonnx.verify import Comparison, check_structure, compare, require, seeded_inputs, verify_component
+from samonnx.verify import Comparison, check_structure, compare, require, seeded_inputs, verify, verify_component
 
 # Comparing numbers
 
@@ -234,3 +236,77 @@ def test_seeded_inputs_have_the_examples_shapes_and_dtypes_and_are_the_same_each
     # large maps are smooth, as images and masks are
     steps = (made["image"][..., 1:] - made["image"][..., :-1]).abs().mean()
     assert steps < 0.3 * made["image"].std()
+
+
+# The public function
+
+
+class Scaled(nn.Module):
+    """Two outputs of two inputs."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * x, x + y
+
+
+SCALED = """<ir_version: 10, opset_import: ["" : 23]>
+scaled (float[2,3] x, float[2,3] y) => (float[2,3] double, float[2,3] sum) <float two = {2}> {
+    double = Mul(x, two)
+    sum = Add(x, y)
+}"""
+
+
+def scaled(old: str = "", new: str = "") -> ir.Model:
+    return ir.from_onnx_text(SCALED.replace(old, new) if old else SCALED)
+
+
+def scaled_component() -> Component:
+    inputs = {"x": torch.zeros(2, 3), "y": torch.zeros(2, 3)}
+    return Component("scaled", Scaled(), inputs, ("double", "sum"))
+
+
+def test_verify_takes_a_component_or_a_module_and_a_graph_however_it_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "scaled.onnx"
+    ir.save(scaled(), path)
+    for subject in (scaled_component(), Scaled()):
+        for graph in (scaled(), TracedComponent("scaled", scaled()), path, str(path)):
+            figures = verify(subject, graph)
+            assert [figure.what for figure in figures] == ["double", "sum"]
+            assert all(figure.largest_error == 0 for figure in figures)
+
+
+def test_verify_runs_both_on_the_inputs_given_also_where_the_graph_has_lost_one() -> None:
+    class First(nn.Module):
+        def forward(self, x: Tensor, unused: Tensor) -> Tensor:
+            return -x
+
+    model = ir.from_onnx_text('<ir_version: 10, opset_import: ["" : 23]> g (float[n] x) => (float[n] y) { y = Neg(x) }')
+    inputs = {"x": torch.arange(5.0), "unused": torch.zeros(1)}
+    assert verify(First(), model, inputs)[0].largest_error == 0
+
+
+def test_verify_raises_with_the_figure_of_every_output_that_is_off() -> None:
+    with pytest.raises(VerificationError) as caught:
+        verify(Scaled(), scaled("{2}", "{3}"), tolerance=1e-3)
+    assert str(caught.value).splitlines()[1:] == ["  - double: error 5.00e-01, allowed 1.0e-03"]
+    assert verify(Scaled(), scaled("{2}", "{2.001}"), tolerance=1e-2)[0].largest_error == pytest.approx(5e-4, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("graph", "inputs", "message"),
+    [
+        (scaled(), {"x": torch.zeros(2, 3)}, r"the graph takes y, which the inputs do not have: \['x'\]"),
+        (scaled(", float[2,3] sum)", ")"), None, r"the module returns 2 tensors, the graph 1: \['double'\]"),
+        (
+            scaled("double = Mul(x, two)", "t = Mul(x, two) double = Transpose(t)").clone(),
+            None,
+            r"double: found float32 \[3, 2\], expected float32 \[2, 3\]",
+        ),
+    ],
+)
+def test_verify_says_where_module_and_graph_do_not_meet(
+    graph: ir.Model, inputs: dict[str, Tensor] | None, message: str
+) -> None:
+    for value in graph.graph.outputs:
+        value.shape = None
+    with pytest.raises(VerificationError, match=message):
+        verify(Scaled(), graph, inputs)

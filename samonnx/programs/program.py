@@ -9,18 +9,25 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "Wire", "example_tensors"]
+__all__ = ["BankTensor", "Component", "Port", "Program", "Specialisation", "TypedPort", "Wire", "example_tensors"]
 
 _DTYPES = {"float32": torch.float32, "int32": torch.int32, "int64": torch.int64, "bool": torch.bool}
 
 
 @dataclass(frozen=True)
-class Port:
-    """An input or output of a program. `dtype` is NumPy's name ("float32", "int32", "int64", "bool"); `range` says
-    which values make sense."""
+class TypedPort:
+    """An input or output of a graph to be linked. `dtype` is NumPy's name ("float32", "int32", "int64", "bool"); a name
+    in `shape` is a symbolic dimension, the same size wherever it stands in the ports of one graph."""
 
     name: str
     dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Port(TypedPort):
+    """An input or output of a program, all of whose sizes are known; `range` says which values make sense."""
+
     shape: tuple[int, ...]
     meaning: str
     range: str = ""
@@ -59,6 +66,8 @@ class Component:
 
     `seen_in` is for large components: programs whose verification sees every value of this one at the recipe's
     tolerance. Where one of them is compiled, the component is compared on its own only to explain a failure.
+
+    `original` is what the graph is compared with where that is not `module` itself but what `module` was made from.
     """
 
     name: str
@@ -70,6 +79,12 @@ class Component:
     validity: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     integers: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
     seen_in: frozenset[str] = frozenset()
+    original: nn.Module | None = None
+
+    @property
+    def eager(self) -> nn.Module:
+        """The module that numbers are compared with."""
+        return self.module if self.original is None else self.original
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
 
 from samonnx.errors import SamonnxError
 from samonnx.models.efficientsam3 import EfficientSAM3
-from samonnx.models.tracker import TrackedModel
+from samonnx.models.tracker import TrackedModel, Tracker
 from samonnx.programs.predict import encode_frame_program, predict_program
 from samonnx.programs.program import Program
 from samonnx.programs.segment import encode_image_program, encode_text_program, ground_program, segment_program
@@ -17,11 +19,17 @@ from samonnx.programs.track import track_program
 if TYPE_CHECKING:
     from samonnx.recipe import Recipe
 
-__all__ = ["recipe_programs"]
+__all__ = ["recipe_programs", "tracked_model"]
 
 
-def recipe_programs(model: TrackedModel, recipe: Recipe) -> tuple[Program, ...]:
-    """The programs that `recipe` asks for, in the order of this file.
+def tracked_model(model: object) -> TrackedModel | None:
+    """`model` if it is one of samonnx's own, with a tracker; None for a foreign one."""
+    return cast(TrackedModel, model) if isinstance(getattr(model, "tracker", None), Tracker) else None
+
+
+def recipe_programs(model: nn.Module | TrackedModel, recipe: Recipe) -> tuple[Program, ...]:
+    """The programs of samonnx's own models that `recipe` asks for, in the order of this file; for `calls` see
+    `samonnx.programs.call`.
 
     Raises SamonnxError for sizes that do not fit, and for programs that the model has not.
     """
@@ -37,13 +45,18 @@ def recipe_programs(model: TrackedModel, recipe: Recipe) -> tuple[Program, ...]:
             "track": lambda: track_program(model, memory, asked["track"]),
             "step": lambda: step_program(model, memory, asked["track"], detection),
         }
-    else:
-        makers = {  # `track` first: it is verified, which takes longest, while the others are traced
-            "track": lambda: track_program(model, memory, asked["track"]),
-            "encode_image": lambda: encode_frame_program(model),
-            "predict": lambda: predict_program(model, asked["predict"]),
+    elif (tracked := tracked_model(model)) is not None:
+        makers = {  # the encoder first: it runs, which takes longest, while the others are traced
+            "encode_image": lambda: encode_frame_program(tracked),
+            "track": lambda: track_program(tracked, memory, asked["track"]),
+            "predict": lambda: predict_program(tracked, asked["predict"]),
         }
     for name in asked:
+        if not makers:
+            raise SamonnxError(
+                f"programs.{name}: {recipe.model.factory!r} gives a {type(model).__name__}, which is no model of "
+                "samonnx's own; say what to call under `calls:` (a method, its inputs and outputs)"
+            )
         if name not in makers:
             raise SamonnxError(
                 f"programs.{name}: the model of {recipe.model.factory!r} has no such program; it has: "

@@ -51,7 +51,7 @@ class WeightsInfo:
     """The one weights file that all programs share."""
 
     source: str
-    """`seeded(seed=3)` or `checkpoint`."""
+    """`seeded(seed=3)`, `own(seed=0)` (a foreign model's constructor drew them) or `checkpoint`."""
     digest: str
     """sha256 (hex) of the weights that went in."""
     file: str
@@ -111,7 +111,7 @@ class BankPair:
     output: str
     dtype: str
     shape: tuple[int, ...]
-    """The first axis is the object."""
+    """The first axis is the object (in calls of a foreign model it is what that model makes it)."""
     empty: float | int | bool
 
 
@@ -202,7 +202,8 @@ class Manifest:
     weights: WeightsInfo
     programs: tuple[ProgramInfo, ...]
     bank: tuple[BankPair, ...]
-    preprocessing: PreprocessingInfo
+    preprocessing: PreprocessingInfo | None
+    """None: calls of a foreign model, whose inputs the caller prepares as that model expects."""
     memory: MemoryInfo | None = None
     """None: no program that tracks."""
     text: TextInfo | None = None
@@ -238,6 +239,16 @@ class Manifest:
         if self.memory is None:
             raise ManifestError(self._lacks("tracks", "track"))
         return self.memory
+
+    def seeing(self) -> PreprocessingInfo:
+        """`preprocessing` of an artifact that says how an image is prepared; ManifestError if this one does not."""
+        if self.preprocessing is None:
+            there = ", ".join(program.name for program in self.programs) or "none"
+            raise ManifestError(
+                f"the artifact of recipe {self.recipe!r} does not say how an image is prepared: its programs ({there}) "
+                "are calls of a foreign model. Prepare their inputs as that model expects, and run them with Session"
+            )
+        return self.preprocessing
 
     def detecting(self) -> DetectionInfo:
         """`detection` of an artifact that detects; ManifestError if this one does not."""
@@ -331,18 +342,24 @@ def _check(manifest: Manifest) -> None:
     for program in manifest.programs:
         for port in (*program.inputs, *program.outputs):
             _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
-    if manifest.bank and manifest.memory is None:
+    foreign = manifest.preprocessing is None
+    if manifest.bank and manifest.memory is None and not foreign:
         raise ManifestError("a bank is listed, but field 'memory' is missing")
     for program in manifest.programs:
         if program.filled is not None:
             _check_filled(manifest, program, program.filled)
     for pair in manifest.bank:
         _check_pair(manifest, pair)
+    if manifest.preprocessing is not None:
+        _check_preprocessing(manifest.preprocessing)
+
+
+def _check_preprocessing(info: PreprocessingInfo) -> None:
     for name in ("video_resize", "image_resize"):
-        value = getattr(manifest.preprocessing, name)
+        value = getattr(info, name)
         if value not in RESIZES:
             raise ManifestError(f"preprocessing.{name}: expected one of {', '.join(RESIZES)}, found {value!r}")
-    if manifest.preprocessing.size < 1 or not all(math.isfinite(s) and s > 0 for s in manifest.preprocessing.std):
+    if info.size < 1 or not all(math.isfinite(s) and s > 0 for s in info.std):
         raise ManifestError("preprocessing: size and std must be positive")
 
 
@@ -379,8 +396,8 @@ def _check_filled(manifest: Manifest, program: ProgramInfo, filled: int) -> None
 
 def _check_pair(manifest: Manifest, pair: BankPair) -> None:
     _check_tensor(f"bank tensor {pair.input!r}", pair.dtype, pair.shape)
-    rows = manifest.tracking().objects
-    if not pair.shape or pair.shape[0] != rows:
+    rows = None if manifest.memory is None else manifest.memory.objects
+    if rows is not None and (not pair.shape or pair.shape[0] != rows):
         raise ManifestError(
             f"bank tensor {pair.input!r}: the first axis is the object, so expected {rows} "
             f"(memory.objects), found shape {list(pair.shape)}"

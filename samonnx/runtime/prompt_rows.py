@@ -52,7 +52,7 @@ def row_inputs(
     object's number.
     """
     check_prompts(number, prompts, width=width, height=height)
-    size = manifest.preprocessing.size
+    size = manifest.seeing().size
     try:
         if prompts.mask is not None:
             if not takes_masks(manifest):
@@ -72,5 +72,5 @@ def row_inputs(
 
 
 def _mask(manifest: Manifest, prompt: MaskPrompt, width: int, height: int) -> npt.NDArray[np.float32]:
-    resized = prompt_mask(prompt, width=width, height=height, size=manifest.preprocessing.size)
-    return (resized >= 0.5).astype(np.float32) if manifest.preprocessing.binary_mask_prompts else resized
+    resized = prompt_mask(prompt, width=width, height=height, size=manifest.seeing().size)
+    return (resized >= 0.5).astype(np.float32) if manifest.seeing().binary_mask_prompts else resized

@@ -164,7 +164,7 @@ class Segmenter:
         return next(port.shape[-1] for port in self._grounding.program.outputs if port.name == "masks")
 
     def _image(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return network_image(frame, self.manifest.preprocessing, kind=self.kind)
+        return network_image(frame, self.manifest.seeing(), kind=self.kind)
 
     def _text_features(self, tokens: Array) -> dict[str, Array]:
         """The last TEXTS_KEPT texts are remembered."""

@@ -79,7 +79,7 @@ class Tracker:
         self._wanted = num_frames, kind
         options = target, threads, providers, kind or "video", threshold, vocabulary
         self._finder = InstanceFinder(Path(folder), self.manifest, *options)
-        self._shared = SharedInputs(self.manifest.preprocessing.size)
+        self._shared = SharedInputs(self.manifest.seeing().size)
         open_session = partial(
             Session, folder, target=target, threads=threads, providers=providers, manifest=self.manifest
         )
@@ -280,7 +280,7 @@ class Tracker:
     def _load_image(self, frame_index: int) -> None:
         assert self._frame is not None
         if self._image_of != frame_index:
-            self._shared.image.array[...] = network_image(self._frame, self.manifest.preprocessing, kind=self._kind)
+            self._shared.image.array[...] = network_image(self._frame, self.manifest.seeing(), kind=self._kind)
             self._image_of = frame_index
         self._shared.frame_index.array[...] = frame_index
         self._shared.num_frames.array[...] = self.num_frames

@@ -181,7 +181,7 @@ def clip_figures(
     wide = copy.deepcopy(model).double()
     frames = int(reference["meta/num_frames"][0])
     held = [t for t in range(frames) if f"frame{t:02d}/low_res_masks_s4" in reference]
-    size = manifest.preprocessing.size
+    size = manifest.seeing().size
     bank: dict[str, Array] = {pair.input: np.full(pair.shape, pair.empty, pair.dtype) for pair in manifest.bank}
     figures = Figures()
     for t in held:

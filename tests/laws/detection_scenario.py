@@ -88,7 +88,7 @@ def idle_feeds(open_: Open, program: str, words: Sequence[int] = A_DOG, frame: i
     if "token_ids" in ports:
         feeds["token_ids"][0, : len(words)] = words
     if "image" in ports:
-        feeds["image"] = image(frame, session.manifest.preprocessing.size)
+        feeds["image"] = image(frame, session.manifest.seeing().size)
     if "features" in ports:
         feeds |= features_of_words(open_, words) | features_of_frame(open_, frame)
     if "attend_memory" in ports:

@@ -165,7 +165,7 @@ def idle_feeds(session: Graph, index: int, num_frames: int, show: Show = as_numb
         for port in session.program.inputs
         if not port.name.startswith("bank.")
     }
-    info = session.manifest.preprocessing
+    info = session.manifest.seeing()
     feeds["image"] = image(show(index), info.size, info.mean, info.std)
     feeds["frame_index"], feeds["num_frames"] = np.array(index, np.int32), np.array(num_frames, np.int32)
     feeds["point_labels"][:] = -1

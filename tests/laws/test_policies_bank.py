@@ -42,7 +42,7 @@ def prompts(size: int) -> list[Prompts]:
 
 @cache
 def clip(graph: OpenedGraph) -> list[dict[str, Array]]:
-    return run_graph(graph, prompts(graph.manifest.preprocessing.size), FRAMES)
+    return run_graph(graph, prompts(graph.manifest.seeing().size), FRAMES)
 
 
 def bank_before(graph: OpenedGraph, frame: int) -> dict[str, Array]:
@@ -52,7 +52,7 @@ def bank_before(graph: OpenedGraph, frame: int) -> dict[str, Array]:
 def feeds_of(graph: OpenedGraph, frame: int) -> dict[str, Array]:
     """The clip's frame with its bank and its prompts."""
     feeds = idle_feeds(graph, frame, FRAMES)
-    for row, own in enumerate(prompts(graph.manifest.preprocessing.size)):
+    for row, own in enumerate(prompts(graph.manifest.seeing().size)):
         if frame in own:
             give(feeds, row, own[frame], None)
     return feeds | {name: array.copy() for name, array in bank_before(graph, frame).items()}

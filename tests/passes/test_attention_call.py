@@ -38,3 +38,9 @@ def test_other_forms_are_refused_with_the_reason(text: str, reason: str) -> None
 def test_the_contributed_operator_of_the_same_name_is_another() -> None:
     node = model_of("(float[1,2,6] x, float[6,6] w) => (float[1,2,2] y) { y = com.microsoft.Attention(x, w) }").graph[0]
     assert not is_attention(node)
+
+
+def test_half_precision_is_refused() -> None:
+    model = model_of("(float16[1,1,2,4] q) => (float16[1,1,2,4] y) { y = Attention(q, q, q) }")
+    with pytest.raises(UnreadableAttentionError, match="its dtype is FLOAT16: rearranging it would round elsewhere"):
+        read_attention(model.graph[0])

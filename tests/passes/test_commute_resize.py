@@ -252,3 +252,20 @@ def test_composed_weights_are_those_of_the_tiles() -> None:
     assert new is not None
     assert new.const_value is not None
     assert np.array_equal(np.sort(old.numpy(), axis=None), np.sort(new.const_value.numpy(), axis=None))
+
+
+def test_an_empty_operand_of_old_opsets_stays() -> None:
+    """Before opset 13 `scales` is no optional operand: where sizes are given it is empty."""
+    text = """(float[1,8,3,4] x, float[4,8,1,1] w) => (float[1,4,6,8] y)
+    <float[0] none = {}, int64[4] sizes = {1, 8, 6, 8}> {
+        r = Resize <mode = "nearest"> (x, none, none, sizes)
+        y = Conv (r, w)
+    }"""
+    before, after = typed(text, "w"), typed(text, "w")
+    for model in (before, after):
+        model.opset_imports[""] = 11
+    assert ALWAYS(after).modified
+    resize = next(node for node in after.graph if node.op_type == "Resize")
+    assert [value is not None for value in resize.inputs] == [True, True, True, True]
+    feeds = random_feeds(after, 0)
+    assert largest_error(run_model(before, feeds), run_model(after, feeds)) <= TOLERANCE["float"]

@@ -318,3 +318,33 @@ def test_other_products_stay(product: str) -> None:
     text = "(float[4,4] x, float[4,4] w, float k) => (float[4,4] y) {{ c = Mul(x, k) y = {} }}"
     assert not FoldAffine()(typed(text.format(product), "w", "k")).modified
     assert FoldAffine()(typed(text.format("MatMul(c, w)"), "w", "k")).modified
+
+
+def test_uniform_constants_that_broadcast_otherwise_go_back_right_behind_the_map() -> None:
+    """Found by random graphs: a constant [1, 1, 1, 3], the same in all places, is none for each channel, but one for
+    all; with no move between, what it scales is the map's own output."""
+    text = """(float[1,2,3,3] x, float[1,2,1,1] w) => (float[1,1,3,3] y) <float[1,1,1,3] c = {0.5, 0.5, 0.5}> {
+        a = Conv(x, w)
+        y = Mul(a, c)
+    }"""
+    before, after = typed(text, "w"), typed(text, "w")
+    assert FoldAffine()(after).modified
+    assert [node.op_type for node in after.graph] == ["Conv"]
+    feeds = random_feeds(after, 0)
+    assert largest_error(reference(before, feeds), reference(after, feeds)) <= TOLERANCE["float"]
+
+
+def test_two_uniform_constants_behind_a_move_go_back_together() -> None:
+    text = """(float[2,4] x, float[4,6] w) => (float[2,2,3] y)
+    <float s = {0.5}, float t = {3.0}, int64[3] n = {2, 2, 3}> {
+        a = MatMul(x, w)
+        r = Reshape(a, n)
+        m = Mul(r, s)
+        y = Mul(m, t)
+    }"""
+    before, after = typed(text, "w"), typed(text, "w")
+    assert FoldAffine()(after).modified
+    assert [node.op_type for node in after.graph] == ["MatMul", "Reshape"]
+    feeds = random_feeds(after, 0)
+    assert largest_error(reference(before, feeds), reference(after, feeds)) <= TOLERANCE["float"]
+    after.clone()  # every value that an operand or an output names is in the graph

@@ -291,3 +291,18 @@ def test_data_movement_over_constants_folds_for_any_shape(shape: list[int], limi
             .replace("allowzero = 0", "allowzero = 1")
         )
     folded(text, size_limit=limit)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = SequenceConstruct(c, c) y = ConcatFromSequence <axis = 0> (s)",
+        "t = Cast <to = 8> (c) y = Cast <to = 1> (t)",
+    ],
+)
+def test_sequences_and_text_are_not_stored(body: str) -> None:
+    model = model_of(f"(float[2] x) => (float[N] y) <float[2] c = {{1, 2}}> {{ {body} }}")
+    original = model.clone()
+    FoldConstants()(model)
+    assert [node.op_type for node in model.graph] == [node.op_type for node in original.graph]
+    assert_same_bits(original, model)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samonnx.passes.evaluation import run_model
-from samonnx.passes.fuse_attention import FuseAttention, near_misses
+from samonnx.passes.fuse_attention import FuseAttention, attention_sizes, near_misses
 from samonnx.passes.interface import PassDeclinedError
 from samonnx.passes.lower.onnx import LowerOnnx
 from tests.passes.attention_oracle import TOLERANCE, largest_error, random_feeds, reference, typed
@@ -177,3 +177,14 @@ def test_a_scaled_query_that_others_read_stays_for_them() -> None:
     model = fused(text)
     assert body_of(model) == ["a = Mul(q, s)", "y = Attention(q, k, v)"]
     assert scale_of(model) == 0.25
+
+
+def test_half_precision_and_old_opsets_are_left_alone() -> None:
+    """In float16 a scale that moves rounds elsewhere; before opset 23 there is no Attention to write."""
+    model = typed(PLAIN.replace("float[", "float16[").replace("float s = {0.5}", "float16 s = {14336}"))
+    assert not FuseAttention()(model).modified
+    assert "its dtype is FLOAT16: in half precision a moved scale rounds elsewhere" in near_misses(model)[0].reason
+    old = typed(PLAIN)
+    old.opset_imports[""] = 22
+    assert not FuseAttention()(old).modified
+    assert attention_sizes(old) == ((5, 7),)

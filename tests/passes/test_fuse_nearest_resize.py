@@ -74,3 +74,15 @@ def test_anything_else_is_left_alone(old: str, new: str) -> None:
         spelled = spelled.replace("=> (float[1,2,6,8] y)", "=> (float[1,2,8,6] y)")
     model = typed(spelled)
     assert not FuseNearestResize()(model).modified
+
+
+@pytest.mark.parametrize("dtype", ["double", "float16", "int64", "bool"])
+def test_types_that_engines_cannot_resize_stay_repeated(dtype: str) -> None:
+    """Found by random graphs: ONNX Runtime has no CPU kernel for Resize of float64."""
+    assert not FuseNearestResize()(typed(text().replace("float[", f"{dtype}["))).modified
+
+
+def test_before_opset_13_a_resize_would_need_a_region() -> None:
+    model = typed(text())
+    model.opset_imports[""] = 12
+    assert not FuseNearestResize()(model).modified

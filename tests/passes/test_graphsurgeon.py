@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import onnx_ir as ir
 import pytest
 
+from samonnx.passes import EliminateDead, FoldConstants
 from samonnx.passes.evaluation import run_model
 from samonnx.passes.graphsurgeon import Part, Splice, SurgeryError, from_gs, splice, to_gs
 
@@ -184,3 +186,59 @@ def test_control_flow_is_refused() -> None:
     """
     with pytest.raises(SurgeryError, match="holds a subgraph"):
         to_gs(model(text))
+
+
+# Passes for users of onnx-graphsurgeon
+
+
+def surgeons_graph() -> gs.Graph:
+    """y = (x + x) · (2 · 3), with the nodes in the wrong order and a node that nothing reads."""
+    x, y = gs.Variable("x", np.float32, (2, 3)), gs.Variable("y", np.float32, (2, 3))
+    doubled, dead = gs.Variable("doubled"), gs.Variable("dead")
+    two, three = gs.Constant("two", np.full((), 2, np.float32)), gs.Constant("three", np.full((), 3, np.float32))
+    six = gs.Variable("six")
+    nodes = [
+        gs.Node("Mul", "last", inputs=[doubled, six], outputs=[y]),
+        gs.Node("Mul", "constants", inputs=[two, three], outputs=[six]),
+        gs.Node("Add", "first", inputs=[x, x], outputs=[doubled]),
+        gs.Node("Neg", "dead", inputs=[x], outputs=[dead]),
+    ]
+    return gs.Graph(nodes=nodes, inputs=[x], outputs=[y], opset=21, name="surgeons", ir_version=10)
+
+
+def test_a_pass_is_applied_to_a_surgeons_graph_which_stays_as_it_was() -> None:
+    graph = surgeons_graph()
+    folded = FoldConstants().apply_gs(graph)
+    assert [node.op for node in graph.nodes] == ["Mul", "Mul", "Add", "Neg"]
+    assert sorted(node.op for node in folded.nodes) == ["Add", "Mul"]
+    cleaned = EliminateDead().apply_gs(folded)
+    assert sorted(node.op for node in cleaned.nodes) == ["Add", "Mul"]
+    (product,) = (node for node in cleaned.nodes if node.op == "Mul")
+    (constant,) = (tensor for tensor in product.inputs if isinstance(tensor, gs.Constant))
+    assert constant.values.item() == 6
+    assert (cleaned.opset, [tensor.name for tensor in cleaned.inputs]) == (21, ["x"])
+    image = np.ones((2, 3), np.float32)
+    model = ir.serde.deserialize_model(gs.export_onnx(cleaned))
+    np.testing.assert_array_equal(run_model(model, {"x": image})["y"], 12 * image)
+
+
+def test_a_surgeons_graph_with_a_subgraph_comes_back_whole() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    g (bool c, float[1] x) => (float[1] y)
+    {
+      y = If (c) <then_branch = t () => (float[1] a) { a = Identity(x) },
+                  else_branch = e () => (float[1] b) { b = Neg(x) }>
+    }
+    """
+    graph = gs.import_onnx(ir.serde.serialize_model(model(text)))
+    again = ir.serde.deserialize_model(gs.export_onnx(EliminateDead().apply_gs(graph)))
+    feeds = {"c": np.array(False), "x": np.array([2], np.float32)}
+    np.testing.assert_array_equal(run_model(again, feeds)["y"], [-2])
+
+
+def test_a_surgeons_graph_in_a_circle_is_refused() -> None:
+    a, b = gs.Variable("a", np.float32, (1,)), gs.Variable("b", np.float32, (1,))
+    nodes = [gs.Node("Neg", inputs=[a], outputs=[b]), gs.Node("Neg", inputs=[b], outputs=[a])]
+    with pytest.raises(SurgeryError, match="graph 'loop' cannot be sorted"):
+        EliminateDead().apply_gs(gs.Graph(nodes=nodes, outputs=[b], opset=21, name="loop"))

@@ -48,7 +48,9 @@ def assert_true(model: ir.Model, layout: Layout) -> None:
     (result,) = reference(model, {"x": np.broadcast_to(content, shape).astype(np.float32)}).values()
     wanted = 100 * np.arange(shape[0])[:, None] + owners(layout)
     assert layout.batch is not None
+    wanted = wanted.repeat(layout.rows, axis=0)
     moved = np.moveaxis(result, (layout.batch, layout.axis), (0, 1))
+    assert moved.shape[:2] == wanted.shape
     wanted = wanted.reshape(wanted.shape + (1,) * (moved.ndim - 2))
     np.testing.assert_array_equal(
         moved, np.broadcast_to(np.where(owners(layout).reshape(wanted.shape[1:]) < 0, moved, wanted), moved.shape)
@@ -85,8 +87,8 @@ def test_reshapes_and_transposes_are_followed_or_refused(
     except MixedPlacesError:
         groups = {axis: sum(cuts[:index]) for index, axis in enumerate(perm)}
         before_slots = [axis for axis in perm[: perm.index(1)] if groups[axis] == groups[1] and shape[axis] > 1]
-        with_objects = [axis for axis in (1, 2, 3) if groups[axis] == groups[0] and shape[axis] > 1]
-        assert before_slots or with_objects, "nothing mixes, and yet it was refused"
+        before_objects = [axis for axis in perm[: perm.index(0)] if groups[axis] == groups[0] and shape[axis] > 1]
+        assert before_slots or before_objects or groups[0] == groups[1], "nothing mixes, and yet it was refused"
     else:
         assert_true(model, layouts["y"])
 
@@ -112,6 +114,36 @@ def test_single_nodes(text: str, wanted: Layout) -> None:
         "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] five = {5}, int64[3] shape = {2,3,3}> {"
     )
     assert followed(text.replace("{", constants, 1))[1]["y"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("shapes", "wanted"),
+    [
+        ([[5, 2, 6], [5, 4, 3]], Layout(0, (Segment("n", 1),), 1, 2)),  # heads join the objects
+        ([[5, 2, 6], [5, 4, 3], [5, 2, 2, 3]], Layout(0, (Segment("n", 1),), 1, 1)),  # and part from them
+        ([[5, 2, 6], [5, 12], [5, 4, 3]], Layout(0, (Segment("n", 1),), 1, 2)),
+    ],
+)
+def test_heads_that_join_the_objects_are_rows_of_theirs(shapes: list[list[int]], wanted: Layout) -> None:
+    nodes = [f"s{i} = Constant <value_ints = {shape}> ()" for i, shape in enumerate(shapes)]
+    nodes += [f"x{i + 1} = Reshape(x{i}, s{i})" for i in range(len(shapes))]
+    axes = ",".join(f"d{i}" for i in range(len(shapes[-1])))
+    body = " ".join(["x0 = Transpose <perm = [1,0,2]> (x)", *nodes])
+    text = f"(float[2,5,6] x) => (float[{axes}] x{len(shapes)}) {{ {body} }}"
+    model, layouts = followed(text)
+    assert layouts[f"x{len(shapes)}"] == wanted
+    assert_true(model, wanted)
+
+
+@pytest.mark.parametrize(("perm", "shape"), [([1, 0, 2], [5, 3, 4]), ([1, 2, 0], [5, 12, 1])])
+def test_an_object_that_is_cut_into_pieces_or_mixed_with_others_is_refused(perm: list[int], shape: list[int]) -> None:
+    text = f"""(float[2,5,6] x) => (float[a,b,c] y) {{
+        t = Transpose <perm = {perm}> (x)
+        s = Constant <value_ints = {shape}> ()
+        y = Reshape(t, s)
+    }}"""
+    with pytest.raises(MixedPlacesError, match="merges or splits the axis of the objects"):
+        followed(text)
 
 
 def test_what_is_cut_off_holds_no_slots() -> None:

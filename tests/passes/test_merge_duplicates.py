@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,3 +85,18 @@ def test_any_expression_keeps_its_bits(steps: list[tuple[str, int, int]]) -> Non
     MergeDuplicates()(model)
     assert_same_bits(original, model)
     assert len(set(body_of(model))) == len(model.graph)
+
+
+@pytest.mark.parametrize("call", ["mine.Magic(x)", "com.microsoft.BitmaskDropout(x)", "Dropout(x)"])
+def test_what_may_be_random_is_computed_twice(call: str) -> None:
+    """Nobody knows what operators of other domains do."""
+    model = model_of(f"(float[2] x) => (float[2] y) {{ a = {call} b = {call} y = Sub(a, b) }}")
+    model.opset_imports["mine"] = 1
+    assert not MergeDuplicates()(model).modified
+
+
+def test_calls_of_functions_are_made_twice() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 23, "local" : 1]>
+    graph (float[2] x) => (float[2] y) { a = local.Noise(x) b = local.Noise(x) y = Sub(a, b) }
+    <domain: "local", opset_import: ["" : 23]> Noise (v) => (w) { w = RandomNormalLike(v) }"""
+    assert not MergeDuplicates()(ir.from_onnx_text(text)).modified

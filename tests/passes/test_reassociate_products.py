@@ -144,3 +144,9 @@ def test_it_declines(what: str, old: str, new: str) -> None:
         )
         text = text.replace("float[1,3,9,8] y", "float[1,999,9,8] y").replace("map = {1, 3,", "map = {1, 999,")
     assert not ANY_BIAS(typed(text, "m", "b")).modified, what
+
+
+def test_before_opset_13_split_takes_no_operand() -> None:
+    model = typed(ONE)
+    model.opset_imports[""] = 12
+    assert not ANY_BIAS(model).modified

@@ -214,3 +214,11 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     build(tmp_path / "a")
     build(tmp_path / "b")
     assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+
+
+def test_calls_of_a_foreign_model_have_a_bank_without_memory_and_no_preprocessing(manifest: Manifest) -> None:
+    foreign = replace(manifest, preprocessing=None, memory=None)
+    assert Manifest.from_json(foreign.to_json()) == foreign
+    with pytest.raises(ManifestError, match=r"does not say how an image is prepared: its programs \(.*\) are calls"):
+        foreign.seeing()
+    assert manifest.seeing() == manifest.preprocessing

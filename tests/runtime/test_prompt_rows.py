@@ -39,7 +39,7 @@ def test_a_correction_attends_memory_where_the_manifest_says_so_and_a_first_clic
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_resized_mask_is_cut_at_one_half_where_the_manifest_says_so(manifest: Manifest, binary: bool) -> None:
-    manifest = replace(manifest, preprocessing=replace(manifest.preprocessing, binary_mask_prompts=binary))
+    manifest = replace(manifest, preprocessing=replace(manifest.seeing(), binary_mask_prompts=binary))
     mask = np.zeros((30, 30), dtype=bool)
     mask[7:20, 7:20] = True
     row = row_inputs(manifest, 1, Prompts(mask=MaskPrompt(mask)), width=30, height=30).mask

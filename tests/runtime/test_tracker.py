@@ -42,7 +42,7 @@ class PlainLoop:
         manifest = self.session.manifest
         given: dict[str, Array] = {p.name: np.zeros(p.shape, dtype=p.dtype) for p in self.session.program.inputs}
         given |= self.bank.tensors
-        given["image"] = network_image(frame, manifest.preprocessing)
+        given["image"] = network_image(frame, manifest.seeing())
         given["frame_index"] = np.array(self.bank.next_frame, dtype=np.int32)
         given["num_frames"] = np.array(self.num_frames, dtype=np.int32)
         given["attend_memory"] = np.array([row not in prompts for row in range(manifest.tracking().objects)])
