@@ -48,12 +48,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file; `reason` says why it was not made, and then the rest is empty. `left` is (what, why)."""
+    """One file; `reason` says why it was not made, and then the rest is empty. `left` is (what,
+    why). `uncounted`: nodes of unknown shape, whose FLOPs are not counted."""
 
     name: str
     how: str
     nodes: tuple[int, int] = (0, 0)
     flops: tuple[int, int] = (0, 0)
+    uncounted: tuple[int, int] = (0, 0)
     largest_error: float = 0.0
     tolerance: float = 0.0
     ratio: float | None = None
@@ -139,6 +141,7 @@ def _result(name: str, how: str, path: Path, args: argparse.Namespace) -> FileRe
         how=how,
         nodes=(found.before.nodes, found.after.nodes),
         flops=(found.before.flops, found.after.flops),
+        uncounted=(found.before.uncounted, found.after.uncounted),
         largest_error=found.largest_error,
         tolerance=max((error.tolerance for error in found.comparisons), default=0.0),
         ratio=found.ratio,
@@ -170,16 +173,25 @@ def print_optimize_report(result: OptimizeResult, console: Console) -> None:
             continue
         ratio = "–" if file.ratio is None else f"{file.ratio:.3f}"
         left = f"{len(file.left)}: {file.left[0][0]}" if file.left else ""
-        table.add_row(label, _change(*file.nodes), _change(*(round(f / 1e6, 2) for f in file.flops)),
+        table.add_row(label, _change(*(f"{count:,}" for count in file.nodes)), _megaflops(file),
                       f"{file.largest_error:.1g}", ratio, ", ".join(file.fired) or "nothing",
                       left if not file.kept else f"kept: {file.kept}")  # fmt: skip
     console.print(table, markup=False)
-    console.print("all that was left is in the file of --json; – : nothing changed, or nothing timed", highlight=False)
+    console.print(
+        "all that was left is in the file of --json; – : nothing changed or timed; ≥ : some shapes are unknown",
+        highlight=False,
+    )
     console.print(machine_line(result.machine), highlight=False, soft_wrap=True)
 
 
-def _change(before: float, after: float) -> str:
-    return f"{before:,.6g} → {after:,.6g}" if before != after else f"{after:,.6g}"
+def _change(before: str, after: str) -> str:
+    return f"{before} → {after}" if before != after else after
+
+
+def _megaflops(file: FileResult) -> str:
+    """With "≥" where shapes that are not known hide a part."""
+    parts = zip(file.flops, file.uncounted, strict=True)
+    return _change(*(f"{'≥ ' if hidden else ''}{flops / 1e6:,.2f}" for flops, hidden in parts))
 
 
 def plot_ratios(result: OptimizeResult, path: Path) -> None:

@@ -8,6 +8,8 @@ large enough for the target to gain by it, and like a pass it must give the same
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +23,7 @@ from samonnx.passes.shape_inference import infer_shapes
 __all__ = ["ConvertVersion", "gains_by_attention"]
 
 ATTENTION_OPSET = 23
+_LOGGERS = ("", "._version_converter", "._c_api_utils")
 LEAST_PAIRS = {"onnx": 1 << 20, "ort-cpu": 1 << 20, "openvino": 1}
 """Logits of one head from which a target does something else with an attention than with its parts: flash kernels and
 blocks for large ones; OpenVINO has a kernel for all."""
@@ -54,16 +57,27 @@ class ConvertVersion(GraphPass):
     def call(self, model: ir.Model) -> PassResult:
         """Raises PassDeclinedError."""
         before = model.graph.opset_imports.get("", 0)
-        logger = logging.getLogger("onnxscript")
-        disabled, logger.disabled = logger.disabled, True
         try:
-            ConvertVersionPass(self.version, fallback=True)(model)
+            with _silent():
+                ConvertVersionPass(self.version, fallback=True)(model)
         except Exception as error:  # whatever a converter raises
             raise PassDeclinedError(f"convert_version: opset {before} → {self.version}: {error}") from error
-        finally:
-            logger.disabled = disabled
         if model.graph.opset_imports.get("", 0) != self.version:
             raise PassDeclinedError(f"convert_version: ONNX's converter refuses opset {before} → {self.version}")
         model.opset_imports[""] = self.version
         infer_shapes(model)
         return PassResult(model, True)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The converter warns of each way that it takes; what counts is its result."""
+    loggers = [logging.getLogger(f"onnxscript.version_converter{part}") for part in _LOGGERS]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from tests.random_attention import attention, standard_attention
 from tests.random_construction import Construction, Port
 
 __all__ = ["PIECES"]
@@ -174,52 +175,6 @@ def gemm(graph: Construction) -> None:
     graph.add("Gemm", inputs, (source.shape[0], out), attributes)
 
 
-def attention(graph: Construction) -> None:
-    """softmax(s · Q Kᵀ + mask) V, written out, of one value [B, S, C]; its heads are 1 or none."""
-    source = graph.port(rank=3)
-    if source is None:
-        return
-    batch, tokens, channels = source.shape
-    shape: tuple[int, ...] = (batch, tokens, channels)
-    q, k, v = (graph.add("MatMul", [source.value, graph.weight(channels, channels)], shape) for _ in range(3))
-    rank = 3
-    if graph.flag() and not graph.dynamic:
-        heads = graph.choice([h for h in (1, 2) if channels % h == 0])
-        split = (batch, tokens, heads, channels // heads)
-        q, k, v = (graph.transposed(graph.reshaped(value, split), (0, 2, 1, 3)) for value in (q, k, v))
-        rank, shape = 4, q.shape
-    if graph.flag():
-        q = graph.add("Mul", [q.value, graph.constant(np.array(0.5, graph.numpy))], shape)
-    swapped = graph.transposed(k, (*range(rank - 2), rank - 1, rank - 2))
-    square = (*shape[:-1], tokens)
-    logits = graph.add("MatMul", [q.value, swapped.value], square)
-    if graph.flag():
-        logits = graph.add("Div", [logits.value, graph.constant(np.array(2.0, graph.numpy))], square)
-    mask = graph.integer(0, 3)
-    if mask == 1:
-        logits = graph.add("Add", [logits.value, graph.weight(tokens, tokens)], square)
-    elif mask == 2:
-        kept = np.ones((1, tokens), bool)
-        kept[0, graph.integer(0, tokens - 1)] = tokens == 1
-        fill = graph.constant(np.array(-np.inf if graph.flag() else np.finfo(graph.numpy).min, graph.numpy))
-        logits = graph.add("Where", [graph.constant(kept), logits.value, fill], square)
-    weights = graph.add("Softmax", [logits.value], square, {"axis": -1 if graph.opset >= 13 else rank - 1})
-    graph.add("MatMul", [weights.value, v.value], shape)
-
-
-def standard_attention(graph: Construction) -> None:
-    source = graph.port(rank=4)
-    if source is None or graph.opset < 23 or graph.dtype != ir.DataType.FLOAT:
-        return
-    inputs = [source.value] * 3
-    if graph.flag():
-        tokens = source.shape[2]
-        kept = np.ones((tokens, tokens), bool)
-        kept[:, 0] = tokens == 1
-        inputs.append(graph.constant(kept) if graph.flag() else graph.weight(tokens, tokens))
-    graph.add("Attention", inputs, source.shape, {"scale": 0.25} if graph.flag() else {})
-
-
 def moves(graph: Construction) -> None:
     """Reshape, Transpose, Squeeze, Unsqueeze, Flatten: one or two of them."""
     for _ in range(graph.integer(1, 2)):
@@ -262,15 +217,6 @@ def pad(graph: Construction) -> None:
     inputs = [source.value, graph.constant(np.array(before * 2, np.int64))]
     inputs += [graph.constant(np.array(graph.choice([0.0, -0.0, 1.0]), graph.numpy))] * graph.flag()
     graph.add("Pad", inputs, shape)
-
-
-def padded_sum(graph: Construction) -> None:
-    if graph.dynamic:
-        return
-    rows = graph.add("Relu", [graph.weight(1, 2, 5, 1)], (1, 2, 5, 1))
-    source = graph.port(shape=(1, 2, 1, 6)) or graph.add("Neg", [graph.weight(1, 2, 1, 6)], (1, 2, 1, 6))
-    total = graph.add(graph.choice(["Add", "Mul"]), [rows.value, source.value], (1, 2, 5, 6))
-    graph.add("Pad", [total.value, graph.constant(np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))], (1, 3, 5, 6))
 
 
 def masked(graph: Construction) -> None:
@@ -345,6 +291,6 @@ def loop(graph: Construction) -> None:
 PIECES: tuple[Callable[[Construction], None], ...] = (
     *(conv, conv, conv, conv_transpose, parallel_convs, normalization, affine, affine, affine, binary, unary, unary),
     *(resize, repeated_pixels, matmul, matmul, matmul, gemm, attention, standard_attention, moves, moves, concat, pad),
-    *(padded_sum, masked, shape_arithmetic, constant_subgraph, casts, branches, loop),
+    *(masked, shape_arithmetic, constant_subgraph, casts, branches, loop),
 )
 """Each by how often it is drawn."""

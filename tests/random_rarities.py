@@ -132,6 +132,16 @@ def two_products(graph: Construction) -> None:
     assert math.prod(shape) > 0
 
 
+def padded_sum(graph: Construction) -> None:
+    if graph.dynamic:
+        return
+    rows = graph.add("Relu", [graph.weight(1, 2, 5, 1)], (1, 2, 5, 1))
+    source = graph.port(shape=(1, 2, 1, 6)) or graph.add("Neg", [graph.weight(1, 2, 1, 6)], (1, 2, 1, 6))
+    total = graph.add(graph.choice(["Add", "Mul"]), [rows.value, source.value], (1, 2, 5, 6))
+    graph.add("Pad", [total.value, graph.constant(np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))], (1, 3, 5, 6))
+
+
 RARE_PIECES: tuple[Callable[[Construction], None], ...] = (
+    padded_sum,
     product_of_pixels, rotation, sequence, function, contributed, scan, two_products, two_products,
 )  # fmt: skip

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -14,10 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from samonnx import optimize_timing
-from samonnx.exit_codes import ExitCode
-from samonnx.optimize import main, optimize
+from samonnx.optimize import optimize
 from samonnx.optimize_result import Kept, Optimized, OptimizeError, Timing, VerifiedBy
-from samonnx.passes import Exactness, GraphPass, PassResult, UnknownPassError
+from samonnx.passes import UnknownPassError
 from samonnx.passes.interface import Array
 from samonnx.passes.pin_inputs import PinInputError
 
@@ -169,47 +164,6 @@ def test_float64_is_compared_where_onnx_runtime_has_no_kernel() -> None:
     assert ops(found) == ["Resize"]
 
 
-@dataclass(frozen=True)
-class Shrink(GraphPass):
-    """Multiply all weights by 0.9, and claim that nothing changes."""
-
-    name: ClassVar[str] = "shrink"
-    exactness: ClassVar[Exactness] = Exactness.BIT_EXACT
-    tolerance: ClassVar[float] = 0.0
-
-    def call(self, model: ir.Model) -> PassResult:
-        for name, value in model.graph.initializers.items():
-            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
-                value.const_value = ir.tensor(value.const_value.numpy() * np.float32(0.9), name=name)
-        return PassResult(model, True)
-
-
-@dataclass(frozen=True)
-class Trip(Shrink):
-    """Raise."""
-
-    name: ClassVar[str] = "trip"
-
-    def call(self, model: ir.Model) -> PassResult:
-        raise ValueError("over its own feet")
-
-
-def test_a_pass_that_changes_numbers_is_found_and_left_out() -> None:
-    names = ["fold_constants", f"{__name__}:Shrink", "fold_affine", "eliminate_dead"]
-    found = optimize(foldable(), passes=names, timed=False)
-    assert ops(found) == ["Conv"]
-    assert "pass shrink: after it an output differs by 0.19 of its largest magnitude; allowed 1e-05" in reasons(found)
-    assert [report.name for report in found.reports] == ["fold_constants", "fold_affine", "eliminate_dead"]
-    assert all(error.ok for error in found.comparisons)
-
-
-def test_a_pass_that_raises_is_left_out_with_its_words() -> None:
-    found = optimize(foldable(), passes=["fold_constants", f"{__name__}:Trip", "fold_affine"], timed=False)
-    assert ops(found) == ["Conv"]
-    assert "pass trip: it stopped:" in reasons(found)
-    assert "ValueError: over its own feet" in reasons(found)
-
-
 @pytest.mark.parametrize(
     ("ratios", "kept", "nodes"),
     [
@@ -280,63 +234,6 @@ def test_arguments_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         optimize(foldable(), **arguments)  # type: ignore[arg-type]  # wrong on purpose
-
-
-# The command
-
-
-def test_the_command_writes_the_graph_and_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, output, report = tmp_path / "in.onnx", tmp_path / "out.onnx", tmp_path / "report.json"
-    onnx.save(foldable(), source)
-    assert main([str(source), "-o", str(output), "--no-timing", "--json", str(report)]) == ExitCode.OK
-    onnx.checker.check_model(str(output), full_check=True)
-    assert [node.op_type for node in onnx.load(output).graph.node] == ["Conv"]
-    text = capsys.readouterr().out
-    assert "fold_affine" in text
-    assert "compared in ONNX Runtime" in text
-    assert f"written: {output}" in text.replace("\n", "")
-    saved = json.loads(report.read_text())
-    assert saved["verified_by"] == "ONNX Runtime"
-    assert saved["comparisons"][0]["output"] == "y"
-    assert {r["name"] for r in saved["reports"] if r["modified"]} == {"fold_constants", "fold_affine"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "report.json"]
-
-
-def test_the_command_says_with_its_exit_code_that_nothing_was_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
-    onnx.save(model_of("(float[2] x) => (float[2] y) { y = mine.Magic(x) }", more=', "mine" : 1'), source)
-    assert main([str(source), "-o", str(output)]) == ExitCode.CHECK_FAILED
-    assert output.is_file()
-    assert "out.onnx is written, but no numbers were compared" in capsys.readouterr().err
-
-
-def test_a_file_that_is_no_model_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
-    source.write_bytes(b"not protobuf")
-    assert main([str(source), "-o", str(output)]) == ExitCode.ERROR
-    assert f"samonnx: {source} is not a valid ONNX model; the checker says: " in capsys.readouterr().err
-    assert not output.exists()
-
-
-def test_the_report_names_what_fired_what_was_left_and_how_it_was_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "in.onnx"
-    onnx.save(foldable("batch"), source)
-    assert main([str(source), "-o", str(tmp_path / "o.onnx"), "--target", "openvino", "--shape", "x=3x4x5x6"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for part in (
-        "what the passes did",
-        "result: all passes; 3 nodes",
-        "what was left",
-        "input 'x' [batch,4,5,6] what needs sizes stays",
-        "the time graphs for OpenVINO are not timed",
-        "largest error of each output, over its largest magnitude",
-        "compared in ONNX Runtime with batch = 3",
-    ):
-        assert part in text
 
 
 def test_bfloat16_is_compared_in_the_reference_evaluator_and_not_composed() -> None:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from samonnx.models.layers import MLP, LayerNorm2d
-from samonnx.models.two_way_transformer import TwoWayTransformer
+from samonnx.models.mask_decoder_parts import MaskDecoderParts
 from samonnx.pins import BranchPoint, declare
 
 __all__ = ["DecodedMasks", "MaskChoice", "MaskDecoder"]
@@ -45,7 +43,7 @@ class MaskChoice:
     index: Tensor
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(MaskDecoderParts):
     """Image embedding + prompts → `DecodedMasks`; `choose` applies the multimask rules. `numbered_mlp`: see
     `TwoWayBlock`."""
 
@@ -57,24 +55,16 @@ class MaskDecoder(nn.Module):
     )
 
     def __init__(self, channels: int, hidden: int, heads: int = 8, numbered_mlp: bool = False) -> None:
-        super().__init__()
-        declare(self)
-        self.transformer = TwoWayTransformer(channels, heads, hidden, numbered_mlp=numbered_mlp)
-        self.iou_token = nn.Embedding(1, channels)
-        self.mask_tokens = nn.Embedding(4, channels)
-        self.obj_score_token = nn.Embedding(1, channels)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(channels, channels // 4, 2, stride=2),
-            LayerNorm2d(channels // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2),
-            nn.GELU(),
+        super().__init__(
+            channels,
+            hidden,
+            heads,
+            numbered_mlp=numbered_mlp,
+            object_score=True,
+            finer_maps=True,
+            iou_sigmoid=True,
         )
-        self.conv_s0 = nn.Conv2d(channels, channels // 8, 1)
-        self.conv_s1 = nn.Conv2d(channels, channels // 4, 1)
-        self.output_hypernetworks_mlps = nn.ModuleList(MLP(channels, channels, channels // 8, 3) for _ in range(4))
-        self.iou_prediction_head = MLP(channels, channels, 4, 3, sigmoid=True)
-        self.pred_obj_score_head = MLP(channels, channels, 1, 3)
+        declare(self)
 
     def forward(
         self,
@@ -86,29 +76,11 @@ class MaskDecoder(nn.Module):
         high_res_0: Tensor,
         high_res_1: Tensor,
     ) -> DecodedMasks:
-        """image f32 [O, C, h, w]; image_position f32 [1, C, h, w]; sparse f32 [O, T, C]; sparse_valid bool [O, T] or
-        None (all count); dense f32 [O or 1, C, h or 1, w or 1]; high_res_0 f32 [1, C/8, 4h, 4w]; high_res_1 f32 [1,
-        C/4, 2h, 2w]."""
-        objects = sparse.shape[0]
+        """high_res_0 f32 [1, C/8, 4h, 4w], high_res_1 f32 [1, C/4, 2h, 2w]; the others as in `attend`."""
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
-        tokens = torch.cat((own[None].expand(objects, -1, -1), sparse), dim=1)
-        mask = None
-        if sparse_valid is not None:
-            always = torch.ones(objects, own.shape[0], dtype=torch.bool)
-            mask = torch.cat((always, sparse_valid), dim=1)[:, None, None]
-        embedding = image + dense
-        height, width = embedding.shape[-2:]
-        cells = embedding.flatten(2).transpose(1, 2)
-        position = image_position.flatten(2).transpose(1, 2)
-        tokens, cells = self.transformer(cells, position, tokens, mask)
-
-        up0, norm, _, up1, _ = self.output_upscaling
-        embedding = cells.transpose(1, 2).unflatten(2, (height, width))
-        upscaled = F.gelu(norm(up0(embedding) + high_res_1))
-        upscaled = F.gelu(up1(upscaled) + high_res_0)
+        tokens, embedding = self.attend(own, image, image_position, sparse, sparse_valid, dense)
         mask_tokens = tokens[:, 2:6]
-        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = (weights @ upscaled.flatten(2)).unflatten(2, (4 * height, 4 * width))
+        logits = self.masks(mask_tokens, embedding, (high_res_0, high_res_1))
         return DecodedMasks(
             logits, self.iou_prediction_head(tokens[:, 1]), mask_tokens, self.pred_obj_score_head(tokens[:, 0])
         )

@@ -5,24 +5,27 @@ Kirillov et al., "Segment Anything" (ICCV 2023); upstream `sam/transformer.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samonnx.models.layers import MLP, ProjectedAttention
 
-__all__ = ["TwoWayTransformer"]
+__all__ = ["MLPBlock", "TwoWayTransformer"]
 
 
-class _MLPBlock(nn.Module):
-    """`MLP` of two layers under the names of SAM and SAM 3."""
+class MLPBlock(nn.Module):
+    """`MLP` of two layers under the names of SAM and SAM 3; f32 [..., width] → the same shape."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
         self.lin1 = nn.Linear(width, hidden)
         self.lin2 = nn.Linear(hidden, width)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.lin2(F.relu(self.lin1(x)))
+        out: Tensor = self.lin2(self.activation(self.lin1(x)))
         return out
 
 
@@ -37,7 +40,7 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn_token_to_image = ProjectedAttention(width, heads, inner=width // 2)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, hidden, width, 2) if numbered_mlp else _MLPBlock(width, hidden)
+        self.mlp = MLP(width, hidden, width, 2) if numbered_mlp else MLPBlock(width, hidden)
         self.norm3 = nn.LayerNorm(width)
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = ProjectedAttention(width, heads, inner=width // 2)

@@ -264,6 +264,11 @@ class Manifest:
 
     def _lacks(self, what: str, program: str) -> str:
         there = ", ".join(program.name for program in self.programs) or "none"
+        if self.preprocessing is None:
+            return (
+                f"the artifact of recipe {self.recipe!r} has no program that {what} in samonnx's own form: its "
+                f"programs ({there}) are calls of a foreign model. Run them with Session"
+            )
         return (
             f"the artifact of recipe {self.recipe!r} has no program that {what}; it has: {there}. "
             f"Compile a recipe with `{program}` under `programs:`"

@@ -221,4 +221,6 @@ def test_calls_of_a_foreign_model_have_a_bank_without_memory_and_no_preprocessin
     assert Manifest.from_json(foreign.to_json()) == foreign
     with pytest.raises(ManifestError, match=r"does not say how an image is prepared: its programs \(.*\) are calls"):
         foreign.seeing()
+    with pytest.raises(ManifestError, match=r"has no program that tracks in samonnx's own form: its"):
+        foreign.tracking()
     assert manifest.seeing() == manifest.preprocessing
