@@ -127,6 +127,7 @@ def test_two_programs_for_one_target_with_a_dump_and_each_pass_verified(
         "manifest.json",
         "recipe.json",
         "track@first.onnx",
+        "verification.json",
         "weights.bin",
     ]
     assert load_recipe(tmp_path / "out/recipe.json") == load_recipe(TINY, options.overrides)
