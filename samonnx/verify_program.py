@@ -17,7 +17,7 @@ from torch import Tensor
 
 from samonnx.eager_program import EagerRun
 from samonnx.encoder_runs import EncoderRuns
-from samonnx.engines import OpenGraph
+from samonnx.engines import OpenGraph, verifying_engine
 from samonnx.graph_session import Array, GraphSession
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import ImageFeatures
@@ -42,6 +42,7 @@ class ProgramVerifier:
     def __init__(self, model: TrackedModel, tolerance: float, encoders: EncoderRuns | None = None) -> None:
         self._model, self._tolerance = model, tolerance
         self._encoders = encoders or EncoderRuns()
+        self._encoded_by: dict[tuple[str, str | None], Mapping[str, Array]] = {}
         self._eager = EagerRun()
         self._size = model.tracker.sizes.image_size
         self._image = torch.from_numpy(model_frame(model, 0))
@@ -74,14 +75,20 @@ class ProgramVerifier:
     def _found(
         self, graph: ir.Model, program: Program, feeds: Mapping[str, Tensor], open_graph: OpenGraph, target: str
     ) -> Mapping[str, Array]:
-        encodes = {port.name for port in program.outputs} == set(FEATURES)
+        tracked = not isinstance(self._model, EfficientSAM3)  # whose `encode_image` gives the detector's maps
+        encodes = tracked and {port.name for port in program.outputs} == set(FEATURES)
         fingerprint = self._encoders.fingerprint(graph, {name: name for name in FEATURES}) if encodes else None
         known = self._encoders.known(target, fingerprint, 0)
         if known is not None:
             return known
+        same = (verifying_engine(target), fingerprint)
+        if fingerprint is not None and same in self._encoded_by:  # another target's graph, operator for operator
+            self._encoders.record(target, fingerprint, 0, self._encoded_by[same])
+            return self._encoded_by[same]
         found = open_graph(probed(graph, (TRUNK_MAP,))).run({name: tensor.numpy() for name, tensor in feeds.items()})
         if encodes:
-            self._encoders.record(target, fingerprint, 0, {name: found[name] for name in FEATURES})
+            self._encoded_by[same] = {name: found[name] for name in FEATURES}
+            self._encoders.record(target, fingerprint, 0, self._encoded_by[same])
         return found
 
     def tracker_maps(self) -> ImageFeatures | None:
