@@ -37,6 +37,7 @@ from samonnx.models.roi_align_operator import ROI_ALIGN
 from samonnx.optimize import optimize
 from samonnx.optimize_result import Kept, VerifiedBy
 from samonnx.optimize_timing import SLOWER
+from samonnx.programs.call import call_programs
 from samonnx.programs.program import Component
 from samonnx.programs.recipe_programs import recipe_programs
 from samonnx.recipe import load_recipe
@@ -44,6 +45,19 @@ from samonnx.recipe import load_recipe
 __all__ = ["FileResult", "OptimizeResult", "main", "measure_optimize"]
 
 Progress = Callable[[str], None]
+
+RECIPES = tuple(
+    Path(f"recipes/{name}.yaml")
+    for name in (
+        "efficientsam3_tiny",
+        "sam2_tiny",
+        "transformers/sam2_video_tiny",
+        "transformers/sam3_tiny",
+        "transformers/sam3_tracker_video_tiny",
+        "transformers/edgetam_video_tiny",
+    )
+)
+"""Whose components are in the corpus; those of `transformers` are its models with all values from constants folded."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +132,19 @@ def _chosen(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Exampl
     for name, make in MODULES.items():
         if not args.model or name in args.model:
             yield name, partial(make, args.full)
-    if args.recipe is None or (args.model and "components" not in args.model):
+    if args.model and "components" not in args.model:
         return
-    recipe = load_recipe(args.recipe)
-    components: dict[str, Component] = {}
-    for program in recipe_programs(build_model(recipe).module, recipe):
-        components |= {component.name: component for component in program.components}
-    for name, component in components.items():
-        yield f"{recipe.name}.{name}", partial(_example, component)
+    for path in args.recipe or RECIPES:
+        recipe = load_recipe(path)
+        built = build_model(recipe)
+        programs = recipe_programs(built.module, recipe) if recipe.programs else ()
+        if recipe.calls:
+            programs += call_programs(built.module, built.traced, recipe.calls)
+        components: dict[str, Component] = {}
+        for program in programs:
+            components |= {component.name: component for component in program.components}
+        for name, component in components.items():
+            yield f"{recipe.name}.{name}", partial(_example, component)
 
 
 def _example(component: Component) -> Example:
@@ -221,8 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Run `samonnx optimize` on exports of other models and of this project's components.",
         epilog="example: python -m benchmarks optimize --model resnet --json optimize.json --plot optimize.png",
     )
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/efficientsam3_tiny.yaml"), metavar="PATH",
-                        help="whose components are exported (default: recipes/efficientsam3_tiny.yaml)")  # fmt: skip
+    parser.add_argument("--recipe", type=Path, action="append", default=[], metavar="PATH",
+                        help="whose components are exported; repeatable (default: a list of scaled-down ones)")  # fmt: skip
     parser.add_argument("--model", action="append", choices=(*MODULES, "components"), default=[], metavar="NAME",
                         help=f"only these: {', '.join(MODULES)}, components; repeatable (default: all)")  # fmt: skip
     parser.add_argument("--target", choices=("ort-cpu", "onnx"), default="ort-cpu")
