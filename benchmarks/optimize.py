@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python -m benchmarks optimize --model resnet --json optimize.json --plot optimize.png",
     )
     parser.add_argument("--recipe", type=Path, action="append", default=[], metavar="PATH",
-                        help="whose components are exported; repeatable (default: a list of scaled-down ones)")  # fmt: skip
+                        help="whose components are exported; repeatable (default: scaled-down ones)")  # fmt: skip
     parser.add_argument("--model", action="append", choices=(*MODULES, "components"), default=[], metavar="NAME",
                         help=f"only these: {', '.join(MODULES)}, components; repeatable (default: all)")  # fmt: skip
     parser.add_argument("--target", choices=("ort-cpu", "onnx"), default="ort-cpu")
