@@ -26,7 +26,7 @@ class Fingerprints:
         wanted = list(names)
         values: dict[ir.Value, bytes] = {value: _digest(b"input", str(value.name)) for value in model.graph.inputs}
         found = {str(value.name): digest for value, digest in values.items()}
-        for node in model.graph:
+        for node in _leading_to(model, wanted):
             operands = [self._operand(value, values) for value in node.inputs]
             if any(operand is None for operand in operands):
                 continue
@@ -55,6 +55,19 @@ class Fingerprints:
             digest = _digest(b"weight", tensor.dtype.name, repr(tuple(tensor.shape)), tensor.tobytes())
             self._tensors[id(tensor)] = tensor, digest  # the tensor too, so that its id stays its own
         return self._tensors[id(tensor)][1]
+
+
+def _leading_to(model: ir.Model, names: Iterable[str]) -> list[ir.Node]:
+    """The nodes that the values called `names` depend on, in the graph's order: weights of others are not read."""
+    wanted = set(names)
+    waiting = [node for node in model.graph if any(output.name in wanted for output in node.outputs)]
+    seen = set(waiting)
+    while waiting:
+        producers = [value.producer() for value in waiting.pop().inputs if value is not None]
+        fresh = {node for node in producers if node is not None} - seen
+        seen |= fresh
+        waiting += fresh
+    return [node for node in model.graph if node in seen]
 
 
 def _attribute(attribute: ir.Attr) -> bytes | None:

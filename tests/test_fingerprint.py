@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,20 @@ def test_what_the_value_does_not_depend_on_does_not_count() -> None:
     more = GRAPH.replace("k = Relu(h)", "k = Relu(h)  unread = Neg(h)")
     assert fingerprint(more) == fingerprint(GRAPH)
     assert fingerprint(GRAPH, ("k",)) == fingerprint(GRAPH.replace("axis = 0", "axis = 1"), ("k",))
+
+
+def test_weights_that_the_value_does_not_depend_on_are_not_read() -> None:
+    class Unread(ir.Tensor[np.ndarray[Any, np.dtype[Any]]]):
+        def tobytes(self) -> bytes:
+            raise AssertionError("read")
+
+    model = model_of("(float[2] x, float[2] w) => (float[2] k, float[2] y) { k = Relu(x)  y = Add(x, w) }")
+    weight = model.graph.inputs.pop(1)
+    weight.const_value = Unread(np.ones(2, np.float32), name="w")
+    model.graph.register_initializer(weight)
+    assert Fingerprints().of(model, ("k",)) is not None
+    with pytest.raises(AssertionError, match="read"):
+        Fingerprints().of(model, ("y",))
 
 
 @pytest.mark.parametrize(
