@@ -241,7 +241,6 @@ def _optimized(
                 result = apply_general_passes(linked, observers, further)
         else:
             result = specialise(general[program.name], special.pinned, observers, further)
-        pool.share(result.model)
         general[special.name] = result.model
         reports += [(special.name, report) for report in result.reports]
     graphs: Graphs = {}
