@@ -17,14 +17,9 @@ import onnx_ir as ir
 
 from samonnx.errors import SamonnxError
 from samonnx.optimize_result import Kept, OptimizeError
-from samonnx.pass_pipelines import LOWERINGS, TABLE_LIMIT, component_passes, general_passes
-from samonnx.passes.eliminate_dead import EliminateDead
-from samonnx.passes.fold_affine import FoldAffine
-from samonnx.passes.fold_constants import FoldConstants
+from samonnx.pass_pipelines import LOWERINGS, component_passes, general_passes, tidy_passes
 from samonnx.passes.fuse_rotary import FuseRotary
 from samonnx.passes.interface import Exactness, GraphPass
-from samonnx.passes.merge_duplicates import MergeDuplicates
-from samonnx.passes.merge_moves import MergeMoves
 from samonnx.passes.registry import pass_by_name
 
 __all__ = ["NEEDED_OPSETS", "Plan", "make_plan"]
@@ -64,7 +59,7 @@ def make_plan(target: str, names: Sequence[str] | None) -> Plan:
         passes = tuple(_made(name) for name in names)
         return Plan(((Kept.ALL, passes), (Kept.BIT_EXACT, _bit_exact(passes))))
     general = tuple(_for_foreign_graphs(pass_) for pass_ in (*component_passes(), *general_passes()))
-    tidy = (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
+    tidy = tidy_passes()
     return Plan(
         (
             (Kept.ALL, (*general, *LOWERINGS[target], *tidy)),

@@ -40,6 +40,7 @@ __all__ = [
     "lower",
     "lowering_passes",
     "specialise",
+    "tidy_passes",
 ]
 
 TABLE_LIMIT = 8 << 20
@@ -84,8 +85,12 @@ def general_passes() -> tuple[GraphPass, ...]:
 
 def lowering_passes(target: str) -> tuple[GraphPass, ...]:
     """Into the dialect of `target`, and what is then left over is tidied."""
-    tidy = (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
-    return (*LOWERINGS[target], *tidy)
+    return (*LOWERINGS[target], *tidy_passes())
+
+
+def tidy_passes() -> tuple[GraphPass, ...]:
+    """What a lowering leaves over: moves to merge, constants to fold, nodes that nothing reads."""
+    return (MergeMoves(), FoldConstants(size_limit=TABLE_LIMIT), FoldAffine(), MergeDuplicates(), EliminateDead())
 
 
 def apply_general_passes(
