@@ -24,6 +24,8 @@ from samonnx.passes.registry import (
 from samonnx.passes.statistics import GraphStatistics, graph_statistics
 
 if TYPE_CHECKING:
+    from samonnx.passes.absorb_key_projections import AbsorbKeyProjections
+    from samonnx.passes.absorb_query_projections import AbsorbQueryProjections
     from samonnx.passes.commute_resize import CommuteResize
     from samonnx.passes.einsum_to_matmul import EinsumToMatmul
     from samonnx.passes.eliminate_dead import EliminateDead
@@ -53,8 +55,11 @@ if TYPE_CHECKING:
     from samonnx.passes.sink_value_projection import SinkValueProjection
     from samonnx.passes.transposed_conv_to_matmul import TransposedConvToMatmul
     from samonnx.passes.unroll_memory import UnrollMemory
+    from samonnx.passes.upscale_by_phase import UpscaleByPhase
 
 __all__ = [
+    "AbsorbKeyProjections",
+    "AbsorbQueryProjections",
     "CommuteResize",
     "EinsumToMatmul",
     "EliminateDead",
@@ -93,6 +98,7 @@ __all__ = [
     "TransposedConvToMatmul",
     "UnknownPassError",
     "UnrollMemory",
+    "UpscaleByPhase",
     "VerifyEach",
     "assert_exact",
     "graph_statistics",

@@ -8,8 +8,14 @@ import onnx_ir as ir
 
 from samonnx.passes.graph_values import static_shape
 
-__all__ = ["MASKED_LOGIT", "AttentionCall", "UnreadableAttentionError", "is_attention", "read_attention"]
-
+__all__ = [
+    "MASKED_LOGIT",
+    "AttentionCall",
+    "UnreadableAttentionError",
+    "before_batch",
+    "is_attention",
+    "read_attention",
+]
 
 MASKED_LOGIT = -1e30
 """What is added to the logit of a key that is not attended. exp(MASKED_LOGIT − maximum) is 0 in float32 as soon as one
@@ -97,3 +103,14 @@ def read_attention(node: ir.Node) -> AttentionCall:
         node, query, key, value, mask, float(channels) ** -0.5 if scale is None else scale.as_float(),
         batch, heads, queries, keys[2], channels, values[3],
     )  # fmt: skip
+
+
+def before_batch(operand: ir.Value) -> ir.Value:
+    """[1, ...] whose `Expand` along the batch alone `operand` [B, ...] is, since products repeat it by themselves;
+    else `operand` itself."""
+    node = operand.producer()
+    if node is None or node.op_type != "Expand" or node.domain or node.inputs[0] is None:
+        return operand
+    before, after = static_shape(node.inputs[0]), static_shape(operand)
+    same = before and after and len(before) == len(after) and before[0] == 1 and before[1:] == after[1:]
+    return node.inputs[0] if same else operand

@@ -27,6 +27,7 @@ class NodeBuilder:
         self._count = itertools.count()
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
         self._taken: set[str] | None = None
+        self._nodes: list[ir.Node] = []
 
     def constant(self, what: str, array: Array) -> ir.Value:
         """An initialiser; `what` says what it is for."""
@@ -50,11 +51,21 @@ class NodeBuilder:
         node = ir.node(op_type, list(inputs), attributes, domain=domain, num_outputs=outputs, name=name)
         for index, output in enumerate(node.outputs):
             output.name = f"{name}/{index}" if index else name
+        self._nodes.append(node)
         if self._before is None:
             self._graph.append(node)
         else:
             self._graph.insert_before(self._before, node)
         return node.outputs[0]
+
+    def discard(self) -> None:
+        """Takes back all that it has added, which nothing else may read."""
+        for node in reversed(self._nodes):
+            self._graph.remove(node, safe=True)
+        for value in self._constants.values():
+            del self._graph.initializers[str(value.name)]
+        self._nodes.clear()
+        self._constants.clear()
 
     def _unused(self, wish: str) -> str:
         """`wish`, or `wish_1`, `wish_2`, … The graph's names are looked up once a builder: graphs are large."""

@@ -25,20 +25,22 @@ class PassBrokePromiseError(VerificationError):
     """After a pass, an output of the graph differs by more than the pass declares."""
 
 
-def seeded_feeds(model: ir.Model, *, seed: int = 0) -> dict[str, Array]:
+def seeded_feeds(model: ir.Model, *, seed: int = 0, symbolic: int | None = None) -> dict[str, Array]:
     """Inputs for `model` by dtype: floats standard normal, integers 0 to 3, booleans by coin toss.
 
     An input's values depend on `seed`, its name and its shape only, so a graph that loses or gains an input gets the
-    same values for the others.
+    same values for the others. `symbolic` is the size of every symbolic dimension.
 
     Raises:
-        SamonnxError: for an input of unknown or symbolic shape or of an unusual dtype.
+        SamonnxError: for an input of unknown shape, of a symbolic one without a size for it, or of an unusual dtype.
     """
-    return {str(value.name): _seeded_feed(value, seed) for value in model.graph.inputs}
+    return {str(value.name): _seeded_feed(value, seed, symbolic) for value in model.graph.inputs}
 
 
-def _seeded_feed(value: ir.Value, seed: int) -> Array:
+def _seeded_feed(value: ir.Value, seed: int, symbolic: int | None) -> Array:
     name, shape, dtype = str(value.name), static_shape(value), value.dtype
+    if shape is None and value.shape is not None and symbolic is not None:
+        shape = tuple(dim if isinstance(dim, int) else symbolic for dim in value.shape)
     if shape is None or dtype is None:
         raise SamonnxError(f"no seeded values for input {name!r} of shape {value.shape}: give VerifyEach its own feeds")
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])

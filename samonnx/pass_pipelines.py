@@ -8,11 +8,13 @@ components, memory bound to k slots ─ component passes ─ link ─ general pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import onnx_ir as ir
 
+from samonnx.passes.absorb_key_projections import AbsorbKeyProjections
+from samonnx.passes.absorb_query_projections import AbsorbQueryProjections
 from samonnx.passes.commute_resize import CommuteResize
 from samonnx.passes.eliminate_dead import EliminateDead
 from samonnx.passes.fold_affine import FoldAffine
@@ -31,6 +33,7 @@ from samonnx.passes.pin_inputs import PinInputs
 from samonnx.passes.pipeline import PassObserver, PipelineResult, run_passes
 from samonnx.passes.reassociate_products import ReassociateProducts
 from samonnx.passes.sink_value_projection import SinkValueProjection
+from samonnx.passes.upscale_by_phase import UpscaleByPhase
 
 __all__ = [
     "LOWERINGS",
@@ -72,7 +75,10 @@ def general_passes() -> tuple[GraphPass, ...]:
         FuseRotary(),
         FuseAttention(),
         SinkValueProjection(),  # sees V as it was traced; the chain then takes the projection along
+        AbsorbKeyProjections(),
+        AbsorbQueryProjections(),
         FuseNearestResize(),
+        UpscaleByPhase(),
         FuseLinearChain(overlapping=False),
         CommuteResize(),  # as long as transposed convolutions tile, they fit on the small side
         ReassociateProducts(),
@@ -105,11 +111,15 @@ def specialise(
     pinned: Mapping[str, float | int | bool],
     observers: Sequence[PassObserver] = (),
     further: Sequence[GraphPass] = (),
+    unchanged: Collection[str] = (),
 ) -> PipelineResult:
-    """A copy of `model` with inputs pinned to fill values and folded, after the general passes and `further` ones;
-    inputs that nothing reads any more are dropped."""
+    """A copy of `model` with inputs pinned to fill values and folded, after the general passes and `further` ones, and
+    without the outputs `unchanged`; inputs that nothing reads any more are dropped."""
     passes = (PinInputs(values=dict(pinned)), *general_passes(), *further)
-    result = run_passes(model.clone(), passes, observers=observers)
+    copy = model.clone()
+    for value in [value for value in copy.graph.outputs if value.name in unchanged]:
+        copy.graph.outputs.remove(value)
+    result = run_passes(copy, passes, observers=observers)
     inputs = result.model.graph.inputs
     for value in [value for value in inputs if not value.uses() and not value.is_graph_output()]:
         inputs.remove(value)

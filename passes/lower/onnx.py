@@ -13,11 +13,13 @@ from samonnx.passes.attention_call import (
     MASKED_LOGIT,
     AttentionCall,
     UnreadableAttentionError,
+    before_batch,
     is_attention,
     read_attention,
 )
-from samonnx.passes.graph_values import replace_value
+from samonnx.passes.graph_values import replace_value, static_shape
 from samonnx.passes.interface import Exactness, GraphPass, PassResult
+from samonnx.passes.lower.mask_rows import mask_rows
 from samonnx.passes.node_builder import NodeBuilder
 from samonnx.passes.shape_inference import infer_shapes
 
@@ -45,6 +47,9 @@ class LowerOnnx(GraphPass):
     ONNX Runtime also refuses a mask [B, 1, 1, keys] on `Attention`, which the standard allows. At 36,352 keys the
     logits of one block with a mask take 1.5 GB, those of eight blocks 0.2 GB. The small attentions of a mask decoder
     (8 heads, 12 × 5,184) take the same 1 ms either way.
+
+    Operands that an `Expand` repeats along the batch are read before it: products repeat them by themselves (32 prompts
+    in SAM's mask decoder: 59 of 2,300 ms).
 
     Exact:    in real arithmetic; the blocks change nothing, the scale moves to the queries. A boolean mask adds
               MASKED_LOGIT where it is false: rows with no key left are finite, where `Attention` gives NaN.
@@ -83,8 +88,9 @@ def _decompose(graph: ir.Graph, call: AttentionCall, block_bytes: int) -> None:
     build = NodeBuilder(graph, call.name, call.node)
     blocks = min(call.queries, math.ceil(call.pairs * call.dtype.itemsize / block_bytes))
     scale = build.constant("scale", np.array(call.scale, call.dtype.numpy()))
-    query = build.node("Mul", call.query, scale)
-    key = build.node("Transpose", call.key, perm=(0, 1, 3, 2))
+    data, keys, values = map(before_batch, (call.query, call.key, call.value))
+    query = build.node("Mul", data, scale)
+    key = build.node("Transpose", keys, perm=(0, 1, 3, 2))
     mask = _additive(build, call)
     starts = [call.queries * block // blocks for block in range(blocks + 1)]
     parts: list[ir.Value] = [query]
@@ -101,14 +107,21 @@ def _decompose(graph: ir.Graph, call: AttentionCall, block_bytes: int) -> None:
         if mask is not None:
             piece = mask
             if per_query and blocks > 1:
-                rows = build.integers("from", starts[block]), build.integers("to", starts[block + 1])
-                piece = build.node("Slice", mask, *rows, build.integers("queries", -2))
+                piece = mask_rows(build, mask, starts[block], starts[block + 1])
             logits = build.node("Add", logits, piece)
-        results.append(build.node("MatMul", build.node("Softmax", logits, axis=-1), call.value))
+        results.append(build.node("MatMul", build.node("Softmax", logits, axis=-1), values))
     output = build.node("Concat", *results, axis=2) if blocks > 1 else results[0]
+    if call.batch > 1 and all(_is_single(operand) for operand in (data, keys, values, mask)):
+        output = build.node("Expand", output, build.integers("batch", call.batch, 1, 1, 1))
     output.type, output.shape = call.output.type, call.output.shape
     replace_value(graph, call.output, output)
     graph.remove(call.node, safe=True)
+
+
+def _is_single(operand: ir.Value | None) -> bool:
+    """Whether it is the same for the whole batch."""
+    shape = static_shape(operand) or ()
+    return len(shape) < 4 or shape[0] == 1
 
 
 def _additive(build: NodeBuilder, call: AttentionCall) -> ir.Value | None:

@@ -11,6 +11,8 @@ import pytest
 from samonnx.passes import PASSES, GraphPass, PinInputs, assert_exact, pass_by_name
 from samonnx.passes.interface import Array
 from samonnx.passes.merge_parallel_convolutions import MergeParallelConvolutions
+from tests.passes import test_absorb_key_projections as absorb_key_projections
+from tests.passes import test_absorb_query_projections as absorb_query_projections
 from tests.passes import test_commute_resize as commute_resize
 from tests.passes import test_einsum_to_matmul as einsum_to_matmul
 from tests.passes import test_fold_affine as fold_affine
@@ -25,6 +27,7 @@ from tests.passes import test_reassociate_products as reassociate_products
 from tests.passes import test_sink_value_projection as sink_value_projection
 from tests.passes import test_transposed_conv_to_matmul as transposed_conv_to_matmul
 from tests.passes import test_unroll_memory as unroll_memory
+from tests.passes import test_upscale_by_phase as upscale_by_phase
 from tests.passes.attention_oracle import random_feeds, typed
 from tests.passes.graph_text import model_of
 from tests.passes.lower import test_ort_cpu as lower_ort_cpu
@@ -106,6 +109,9 @@ CASES = {
         random_feeds(model_of("(float[1,1,2,4] q, float[1,1,6,4] cache, bool[1,6] valid) => () {}"), 0),
     ),
     "sink_value_projection": Case(default("sink_value_projection"), of(sink_value_projection.PLAIN, "w", "b")),
+    "absorb_key_projections": Case(default("absorb_key_projections"), absorb_key_projections.FEW_QUERIES.model),
+    "absorb_query_projections": Case(default("absorb_query_projections"), absorb_query_projections.FEW_KEYS.model),
+    "upscale_by_phase": Case(default("upscale_by_phase"), upscale_by_phase.MASKS.model),
     "mask_as_channel": Case(mask_as_channel.ALL, lambda: mask_as_channel.masked("float[2,1,1,7]", scale="0.25")),
     "join_keys": Case(default("join_keys"), masked_keys, float64=False),  # the rotation has no float64
     "lower_onnx": Case(default("lower_onnx"), of(ATTENTION)),

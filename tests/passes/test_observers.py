@@ -155,6 +155,12 @@ def test_seeded_feeds_depend_on_seed_and_name_only() -> None:
     assert not np.array_equal(one["x"], other["x"])
 
 
+def test_symbolic_dimensions_take_the_size_that_is_given() -> None:
+    model = model_of("(float[n,2] x, bool[n] b) => (float[n,2] y) { y = Neg(x) }")
+    found = seeded_feeds(model, symbolic=3)
+    assert {name: array.shape for name, array in found.items()} == {"x": (3, 2), "b": (3,)}
+
+
 def test_a_symbolic_input_needs_feeds_of_its_own() -> None:
     with pytest.raises(
         SamonnxError, match=r"no seeded values for input 'x' of shape .*n.*: give VerifyEach its own feeds"

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samonnx.passes import EliminateDead
 from samonnx.passes.evaluation import run_model
+from samonnx.passes.graph_values import static_shape
 from samonnx.passes.lower import runnable
 from samonnx.passes.lower.onnx import LowerOnnx
+from samonnx.passes.shape_inference import infer_shapes
 from tests.passes.attention_oracle import TOLERANCE, largest_error, random_feeds, reference
 from tests.passes.graph_text import body_of, model_of
 
@@ -114,3 +117,47 @@ def test_other_forms_of_attention_stay(text: str) -> None:
     model = model_of(text)
     assert not LowerOnnx()(model).modified
     assert "Attention" in body_of(model)[0]
+
+
+def expanded(which: str, mask: str = "", batch: int = 3) -> ir.Model:
+    """Attention of 2 heads, 5 queries and 7 keys, where the operands named in `which` are the same for the batch."""
+    inputs, body = [], []
+    for name, tokens, channels in (("q", 5, 4), ("k", 7, 4), ("v", 7, 3)):
+        single = name in which
+        inputs.append(f"float[{1 if single else batch},2,{tokens},{channels}] {name}1")
+        body.append(f"{name} = Expand({name}1, all)" if single else f"{name} = Neg({name}1)")
+    return model_of(
+        f"({', '.join(inputs)}{', ' * bool(mask) + mask}) => (float[{batch},2,5,3] y)"
+        f" <int64[4] all = {{{batch}, 1, 1, 1}}>"
+        f" {{ {' '.join(body)} y = Attention(q, k, v{', m' * bool(mask)}) }}"
+    )
+
+
+@pytest.mark.parametrize("which", ["q", "k", "v", "qk", "kv", "qv", "qkv"])
+@pytest.mark.parametrize("mask", ["", "float[3,1,1,7] m", "float[1,1,1,7] m", "float[5,7] m", "bool[3,1,1,7] m"])
+@pytest.mark.parametrize("block_bytes", [96 << 20, 300])
+def test_what_the_batch_shares_is_not_repeated(which: str, mask: str, block_bytes: int) -> None:
+    model = expanded(which, mask)
+    infer_shapes(model)
+    feeds = random_feeds(model, 0)
+    wanted = reference(model, feeds)
+    LowerOnnx(block_bytes=block_bytes)(model)
+    EliminateDead()(model)
+    repeated = [node.outputs[0].name for node in model.graph if node.op_type == "Expand"]
+    single = which == "qkv" and "[3" not in mask
+    assert repeated == (["y"] if single else [])
+    assert static_shape(model.graph.outputs[0]) == (3, 2, 5, 3)
+    assert largest_error(wanted, reference(model, feeds)) <= TOLERANCE["float"]
+    assert largest_error(wanted, run_model(model, feeds)) <= TOLERANCE["float"]
+
+
+def test_what_is_repeated_along_heads_or_tokens_too_stays_repeated() -> None:
+    model = model_of(
+        "(float[1,1,5,4] q1, float[1,2,1,4] k1, float[3,2,7,4] v) => (float[3,2,5,4] y)"
+        " <int64[4] heads = {3, 2, 5, 4}, int64[4] keys = {3, 2, 7, 4}>"
+        " { q = Expand(q1, heads) k = Expand(k1, keys) y = Attention(q, k, v) }"
+    )
+    infer_shapes(model)
+    LowerOnnx()(model)
+    EliminateDead()(model)
+    assert [node.op_type for node in model.graph].count("Expand") == 2
