@@ -14,7 +14,10 @@ BENCHMARKS: Mapping[str, str] = MappingProxyType(
         "encode": "the image encoder of tracking: eager PyTorch, exports in ONNX Runtime and OpenVINO, compiled graphs",
         "track": "one tracking step: the same variants",
         "segment": "image, words and a box to detections, and the parts alone: the same variants",
+        "masks": "automatic masks of one image: time by stage and peak memory of the presets",
         "passes": "what each pass is worth: a tracking step without it and with it",
+        "sam": "SAM's programs: eager PyTorch as the original computes and as here, compiled graphs",
+        "xmem": "a frame of XMem with full memories: eager PyTorch, compiled graphs",
         "optimize": "what `samonnx optimize` makes of other exporters' graphs: nodes, errors, time",
         "curves": "time of a compiled tracking step against slots, objects and image size",
     }

@@ -38,14 +38,27 @@ class GraphStep:
             value.name: ort.OrtValue.ortvalue_from_numpy(feeds[value.name].copy(order="C"))
             for value in self.session.get_inputs()
         }
-        self._outputs = {
-            value.name: ort.OrtValue.ortvalue_from_numpy(np.zeros(value.shape, _DTYPES[value.type]))
-            for value in self.session.get_outputs()
-        }
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
+        self._outputs = self._bound_outputs()
+
+    def _bound_outputs(self) -> dict[str, ort.OrtValue]:
+        """Buffers bound as outputs; those with a symbolic dimension get theirs from a first run."""
+        outputs = {value.name: value for value in self.session.get_outputs()}
+        shapes = {name: value.shape for name, value in outputs.items()}
+        if any(not isinstance(side, int) for shape in shapes.values() for side in shape):
+            for name in outputs:
+                self._binding.bind_output(name)
+            self.session.run_with_iobinding(self._binding)
+            shapes = {name: value.shape() for name, value in zip(outputs, self._binding.get_outputs(), strict=True)}
+            self._binding.clear_binding_outputs()
+        bound = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.zeros(shapes[name], _DTYPES[value.type]))
+            for name, value in outputs.items()
+        }
+        for name, value in bound.items():
             self._binding.bind_ortvalue_output(name, value)
+        return bound
 
     def run(self) -> None:
         """One step; the outputs stay in the bound buffers."""

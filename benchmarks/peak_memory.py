@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from samonnx.errors import SamonnxError
 
-__all__ = ["peak_memory_of"]
+__all__ = ["peak_memory_of", "peak_of_this_process"]
 
 STEPS = 2
 
@@ -55,7 +55,7 @@ def peak_memory_of(arguments: Sequence[str], limit: float | None = None) -> int:
     return int(output.splitlines()[-1])
 
 
-def _peak_of_this_process() -> int:
+def peak_of_this_process() -> int:
     """The kernel's high-water mark of this program's own pages. `ru_maxrss` survives `exec` on Linux, so that a child
     would report at least what its parent had when it forked."""
     try:
@@ -126,7 +126,7 @@ _KINDS: Mapping[str, Callable[..., None]] = MappingProxyType(
 def _main(arguments: Sequence[str]) -> int:
     kind, *rest = arguments
     _KINDS[kind](*rest)
-    sys.stdout.write(f"{_peak_of_this_process()}\n")
+    sys.stdout.write(f"{peak_of_this_process()}\n")
     return 0
 
 

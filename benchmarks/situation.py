@@ -46,7 +46,7 @@ class Situation:
     def program_feeds(self, program: Program, memory: MemorySpec) -> dict[str, Array]:
         """The same situation as inputs of a `track` program of one object: a propagated frame, no prompt."""
         ports = {port.name: port for port in program.inputs}
-        feeds: dict[str, Array] = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items()}
+        feeds: dict[str, Array] = {name: np.zeros(port.sides(), port.dtype) for name, port in ports.items()}
         feeds["image"] = self.image.numpy()
         feeds["frame_index"] = np.array(self.frame_index, np.int32)
         feeds["num_frames"] = np.array(self.tracker.num_frames, np.int32)
