@@ -6,29 +6,20 @@ network, so loading it elsewhere is refused. On disk it is an .npz without pickl
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from samonnx.errors import SamonnxError
+from samonnx.runtime.bank_file import BankError, check_origin, other_origin, read_bank_file, write_bank_file
 from samonnx.runtime.manifest import BankPair, Manifest
 from samonnx.runtime.session import Array
 
 __all__ = ["Bank", "BankError", "empty_rows"]
 
-FORMAT = 1
-HEADER = "samonnx.bank"
 FRAME_TENSOR = "bank.memory_frame"
-
-
-class BankError(SamonnxError):
-    """A bank that cannot be read, does not belong here, or does not hold what is asked of it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class Bank:
     def with_object_rows(self, other: Bank) -> Bank:
         """Both banks' objects in one; an object that is in both is taken from `other`. `next_frame` must agree."""
         if other.digest != self.digest:
-            raise BankError(_foreign("the bank to add", other.recipe, other.weights, self.recipe, self.weights))
+            raise BankError(other_origin("the bank to add", other.recipe, other.weights, self.recipe, self.weights))
         if other.next_frame != self.next_frame:
             raise BankError(
                 f"one bank continues at frame {self.next_frame}, the other at {other.next_frame}; "
@@ -113,21 +104,8 @@ class Bank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz: aside first, then moved to `path`, so that a failure leaves an earlier file whole."""
-        path = Path(path)
         header = {key: getattr(self, key) for key in ("objects", "next_frame", "recipe", "weights", "digest")}
-        text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        arrays: dict[str, Array] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **self.tensors}
-        try:
-            with open(aside, "wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as error:
-            raise BankError(f"the bank cannot be written to {path}: {error.strerror or error}") from error
-        finally:
-            aside.unlink(missing_ok=True)
+        write_bank_file(path, header, self.tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], manifest: Manifest) -> Bank:
@@ -136,33 +114,13 @@ class Bank:
         Raises BankError: no such file, damaged or cut short, not a bank, made by another recipe or other weights,
         tensors of another dtype or shape.
         """
-        path = Path(path)
+        header, tensors = read_bank_file(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                tensors = {name: archive[name] for name in archive.files}
-        except FileNotFoundError as error:
-            raise BankError(f"bank {path} does not exist") from error
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            TypeError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise BankError(f"bank {path} is damaged, cut short, or not an .npz at all ({error})") from error
-        try:
-            header = json.loads(tensors.pop(HEADER).tobytes())
-            if header["format"] != FORMAT:
-                raise BankError(f"bank {path} has format {header['format']}; this samonnx reads format {FORMAT}")
             objects, frame = tuple(int(number) for number in header["objects"]), int(header["next_frame"])
             recipe, weights, digest = str(header["recipe"]), str(header["weights"]), str(header["digest"])
         except (KeyError, ValueError, TypeError) as error:
             raise BankError(f"{path} is an .npz, but not a bank that samonnx saved") from error
-        if digest != manifest.bank_digest:
-            raise BankError(_foreign(f"bank {path}", recipe, weights, manifest.recipe, manifest.weights.source))
+        check_origin(f"bank {path}", digest, recipe, weights, manifest)
         try:
             return cls(tensors, objects, frame, recipe, weights, digest).checked(manifest)
         except BankError as error:
@@ -170,8 +128,7 @@ class Bank:
 
     def checked(self, manifest: Manifest) -> Bank:
         """This bank, if its digest, tensors, dtypes and shapes are those of `manifest`; BankError otherwise."""
-        if self.digest != manifest.bank_digest:
-            raise BankError(_foreign("the bank", self.recipe, self.weights, manifest.recipe, manifest.weights.source))
+        check_origin("the bank", self.digest, self.recipe, self.weights, manifest)
         expected = {pair.input: pair for pair in manifest.bank}
         if set(expected) != set(self.tensors):
             odd = ", ".join(sorted(set(expected) ^ set(self.tensors)))
@@ -187,11 +144,3 @@ class Bank:
 def empty_rows(pair: BankPair, rows: int) -> Array:
     """`rows` objects' worth of one bank tensor, filled with what an empty slot holds."""
     return np.full((rows, *pair.shape[1:]), pair.empty, dtype=np.dtype(pair.dtype))
-
-
-def _foreign(what: str, recipe: str, weights: str, here_recipe: str, here_weights: str) -> str:
-    same = " (the same name, but another configuration or other weights)" if recipe == here_recipe else ""
-    return (
-        f"{what} was made by recipe {recipe!r} with weights {weights}{same}; this artifact is recipe {here_recipe!r} "
-        f"with weights {here_weights}. The features of one network mean nothing to another: track from the start"
-    )

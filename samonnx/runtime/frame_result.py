@@ -64,6 +64,12 @@ class FrameResult:
     """What became of the frame's words and exemplars."""
 
     @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """[O], 0…1: `object_scores` as probabilities."""
+        limited = np.clip(self.object_scores.astype(np.float64), -50, 50)
+        return np.asarray(1 / (1 + np.exp(-limited)), dtype=np.float32)
+
+    @property
     def present(self) -> npt.NDArray[np.bool_]:
         """[O]: whether the network judged the object present, by whatever score it takes for the limit."""
         found: npt.NDArray[np.bool_] = self.low_res_logits.max((1, 2)) > ABSENT_LOGIT

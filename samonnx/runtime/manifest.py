@@ -34,12 +34,14 @@ __all__ = [
     "TextInfo",
     "VerificationInfo",
     "WeightsInfo",
+    "XMemInfo",
 ]
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 DTYPES = ("float32", "int32", "int64", "bool")
-RESIZES = ("bicubic", "bilinear-antialias", "bicubic-antialias")
+RESIZES = ("bicubic", "bilinear-antialias", "bicubic-antialias", "bilinear")
+FITS = ("stretch", "pad")
 
 
 class ManifestError(SamonnxError):
@@ -66,12 +68,17 @@ class PortInfo:
     name: str
     dtype: str
     """One of DTYPES."""
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
+    """A name is a symbolic dimension: any size from 1 on, the same wherever it stands in the program's ports."""
     meaning: str = ""
     range: str = ""
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
+        return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
+
+    def sides(self, symbolic: int = 1) -> tuple[int, ...]:
+        """`shape`, with `symbolic` in the place of every symbolic dimension."""
+        return tuple(side if isinstance(side, int) else symbolic for side in self.shape)
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,21 @@ class PreprocessingInfo:
     """For a folder of images."""
     binary_mask_prompts: bool = False
     """Whether a mask prompt is cut at 0.5 after it has been resized (SAM 2), or keeps its soft edges (SAM 3)."""
+    fit: str = "stretch"
+    """How the frame fills the input: `stretch`, each axis by its own factor; `pad` (SAM), the long side becomes `size`,
+    the other int(side * scale + 0.5), and what is left to the right and below is 0 after the normalisation."""
+    height: int | None = None
+    """With `width`: the input is height x width instead of size x size, and `size` is the longer of both (XMem). With
+    `fit` pad the input is size x size, and height x width is what the frame is stretched to, whatever its proportions
+    (SAM in front of XMem)."""
+    width: int | None = None
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        if self.fit == "pad":
+            return self.size, self.size
+        return self.height or self.size, self.width or self.size
 
 
 @dataclass(frozen=True)
@@ -142,6 +164,27 @@ class MemoryInfo:
     """Prompt places of a row: points, box corners included."""
     corrections_attend_memory: bool = False
     """Whether a click on a frame that was tracked already is run with memory (SAM 2) or without (SAM 3)."""
+
+
+@dataclass(frozen=True)
+class XMemInfo:
+    """XMem's memory, see samonnx.models.xmem_bank for the bank."""
+
+    working_frames: int
+    """Slots of the working memory; when all are filled, `consolidate` is due before the next frame."""
+    min_working_frames: int
+    long_term: int
+    prototypes: int
+    every: int
+    """Frames from one memory frame to the next."""
+    top_k: int
+    objects: int
+    """Rows of the graph: objects that are tracked at once."""
+    height: int
+    """Of the network's frame, before it is padded."""
+    width: int
+    points: int = 0
+    """Prompt places of a row of `start`, box corners included; 0: no `start`."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +248,15 @@ class Manifest:
     preprocessing: PreprocessingInfo | None
     """None: calls of a foreign model, whose inputs the caller prepares as that model expects."""
     memory: MemoryInfo | None = None
-    """None: no program that tracks."""
+    """None: no program that tracks by a bank of slots for each object (SAM 2, SAM 3)."""
+    xmem: XMemInfo | None = None
+    """None: no program that tracks by XMem's memory."""
     text: TextInfo | None = None
     """None: no program that takes words."""
     detection: DetectionInfo | None = None
     """None: no program that detects."""
+    prompt_preprocessing: PreprocessingInfo | None = None
+    """Of the input `prompt_image`, where prompts are looked up in a frame of their own (`start`)."""
     pins: tuple[PinInfo, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
     verification: tuple[VerificationInfo, ...] = ()
@@ -236,9 +283,20 @@ class Manifest:
 
     def tracking(self) -> MemoryInfo:
         """`memory` of an artifact that tracks; ManifestError if this one does not."""
+        if self.memory is None and self.xmem is not None:
+            raise ManifestError(
+                f"the artifact of recipe {self.recipe!r} tracks by XMem's memory, which this does not drive; "
+                "samonnx.runtime.open_tracker and `samonnx track` do"
+            )
         if self.memory is None:
             raise ManifestError(self._lacks("tracks", "track"))
         return self.memory
+
+    def following(self) -> XMemInfo:
+        """`xmem` of an artifact that tracks by XMem's memory; ManifestError if this one does not."""
+        if self.xmem is None:
+            raise ManifestError(self._lacks("tracks by XMem's memory", "track"))
+        return self.xmem
 
     def seeing(self) -> PreprocessingInfo:
         """`preprocessing` of an artifact that says how an image is prepared; ManifestError if this one does not."""
@@ -348,8 +406,10 @@ def _check(manifest: Manifest) -> None:
         for port in (*program.inputs, *program.outputs):
             _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
     foreign = manifest.preprocessing is None
-    if manifest.bank and manifest.memory is None and not foreign:
+    if manifest.bank and manifest.memory is None and manifest.xmem is None and not foreign:
         raise ManifestError("a bank is listed, but field 'memory' is missing")
+    if manifest.memory is not None and manifest.xmem is not None:
+        raise ManifestError("fields 'memory' and 'xmem' are both there; an artifact has one kind of bank")
     for program in manifest.programs:
         if program.filled is not None:
             _check_filled(manifest, program, program.filled)
@@ -357,21 +417,31 @@ def _check(manifest: Manifest) -> None:
         _check_pair(manifest, pair)
     if manifest.preprocessing is not None:
         _check_preprocessing(manifest.preprocessing)
+    if manifest.prompt_preprocessing is not None:
+        _check_preprocessing(manifest.prompt_preprocessing, "prompt_preprocessing")
 
 
-def _check_preprocessing(info: PreprocessingInfo) -> None:
+def _check_preprocessing(info: PreprocessingInfo, field: str = "preprocessing") -> None:
     for name in ("video_resize", "image_resize"):
         value = getattr(info, name)
         if value not in RESIZES:
-            raise ManifestError(f"preprocessing.{name}: expected one of {', '.join(RESIZES)}, found {value!r}")
+            raise ManifestError(f"{field}.{name}: expected one of {', '.join(RESIZES)}, found {value!r}")
     if info.size < 1 or not all(math.isfinite(s) and s > 0 for s in info.std):
-        raise ManifestError("preprocessing: size and std must be positive")
+        raise ManifestError(f"{field}: size and std must be positive")
+    if info.fit not in FITS:
+        raise ManifestError(f"{field}.fit: expected one of {', '.join(FITS)}, found {info.fit!r}")
+    sides = [side for side in (info.height, info.width) if side is not None]
+    if sides and (len(sides) == 1 or min(sides) < 1 or max(sides) != info.size):
+        raise ManifestError(
+            f"{field}: height and width are {info.height} and {info.width}, expected both, positive, the longer "
+            f"one equal to size ({info.size}), or neither"
+        )
 
 
-def _check_tensor(where: str, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_tensor(where: str, dtype: str, shape: tuple[int | str, ...]) -> None:
     if dtype not in DTYPES:
         raise ManifestError(f"{where}: expected a dtype of {', '.join(DTYPES)}, found {dtype!r}")
-    if any(side < 0 for side in shape):
+    if any(side == "" if isinstance(side, str) else side < 0 for side in shape):
         raise ManifestError(f"{where}: expected a shape without negative sides, found {list(shape)}")
 
 

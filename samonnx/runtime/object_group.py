@@ -70,9 +70,9 @@ class ObjectGroup:
         self._inputs = shared.bound()
         for port in general.inputs:
             if port.name not in self._inputs and not port.name.startswith("bank."):
-                self._inputs[port.name] = BoundArray(np.zeros(port.shape, dtype=np.dtype(port.dtype)))
+                self._inputs[port.name] = BoundArray(np.zeros(port.sides(), dtype=np.dtype(port.dtype)))
         self.outputs = {
-            port.name: BoundArray(np.zeros(port.shape, dtype=np.dtype(port.dtype)))
+            port.name: BoundArray(np.zeros(port.sides(), dtype=np.dtype(port.dtype)))
             for port in general.outputs
             if port.name in READ_OUTPUTS
         }
@@ -192,7 +192,7 @@ class ObjectGroup:
         binding = session.engine.io_binding()
         for port in session.program.inputs:
             bound = source.get(port.name) or self._inputs.get(port.name)
-            if bound is None or bound.array.shape != port.shape or bound.array.dtype != np.dtype(port.dtype):
+            if bound is None or bound.array.shape != port.sides() or bound.array.dtype != np.dtype(port.dtype):
                 raise SessionError(
                     f"program {session.program.name!r} has an input {port.name!r} ({port}) that the tracker cannot fill"
                 )

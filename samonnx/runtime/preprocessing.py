@@ -1,6 +1,6 @@
 """Frames into the network, masks out of it: resizing in numpy, by the formulas of the original's loaders.
 
-Four methods, all separable, all with half-pixel centres: output i looks at (i + 0.5) * scale - 0.5, scale = in / out.
+Methods, all separable, all with half-pixel centres: output i looks at (i + 0.5) * scale - 0.5, scale = in / out.
 
 - `bicubic`: cubic convolution with a = -0.75 over 4 taps, border pixels repeated, no antialias, in float32, unclipped:
   `torch.nn.functional.interpolate(mode="bicubic")`. SAM 3's TorchCodec loader reads video files so. (Its OpenCV
@@ -11,7 +11,7 @@ Four methods, all separable, all with half-pixel centres: output i looks at (i +
   For masks in float32: `interpolate(mode="bilinear", antialias=True)`.
 - `bicubic-antialias`: the same for the cubic kernel with a = -0.5, which is what Pillow's `resize` does unasked: SAM
   2's loader of image folders (sam2/utils/misc.py, `_load_img_as_tensor`).
-- bilinear, two taps, no antialias: masks back to the size of the video.
+- `bilinear`, two taps, no antialias: masks back to the size of the video; XMem's loader of frames, in float32.
 
 SAM 2 has decord read and shrink video files: FFmpeg's filter `scale=S:S`, straight from the planes of YUV to RGB in
 uint8, without flags. In the FFmpeg that decord's packages hold (4.1, 4.2) the filter is bilinear by default, as wide as
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonnx.errors import SamonnxError
+from samonnx.runtime.frame_fit import FrameFit
 from samonnx.runtime.manifest import PreprocessingInfo
 
 __all__ = ["FrameError", "network_image", "resize_logits", "resize_mask"]
@@ -40,6 +41,8 @@ Frame = npt.NDArray[np.uint8]
 Kernel = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 PILLOW_BITS = 22
+FLOAT_KERNELS: Mapping[str, str] = {"bicubic": "cubic", "bilinear": "linear"}
+"""Methods without antialiasing, in float32, and their kernels here."""
 
 
 class FrameError(SamonnxError):
@@ -47,23 +50,19 @@ class FrameError(SamonnxError):
 
 
 def network_image(frame: Frame, info: PreprocessingInfo, *, kind: str = "video") -> Floats:
-    """uint8 [H, W, 3] RGB to f32 [1, 3, S, S]: resized, divided by 255, normalised with mean and std.
+    """uint8 [H, W, 3] RGB to f32 [1, 3, *info.frame_size]: resized, divided by 255, normalised with mean and std.
 
-    `kind` is where the frame comes from, "video" or "images"; the original resizes the two differently.
-    Raises FrameError.
+    Where the picture does not fill the frame (`fit: pad`), what is right and below of it is 0: the mean colour, not
+    black. `kind` is where the frame comes from, "video" or "images"; the original resizes the two differently.
+    Raises FrameError and FitError.
     """
     check_frame(frame)
-    resize = info.video_resize if kind == "video" else info.image_resize
-    if frame.shape[:2] == (info.size, info.size):
-        resized = frame.astype(np.float32)
-    elif resize == "bicubic":
-        resized = _resample(frame.astype(np.float32), info.size, info.size, "cubic")
-    else:
-        kernel = "triangle" if resize == "bilinear-antialias" else "keys"
-        resized = _resize_as_pillow(frame, info.size, kernel).astype(np.float32)
+    fit = FrameFit.of(info, *frame.shape[:2])
+    resized = _resize(frame, fit.placed, info.video_resize if kind == "video" else info.image_resize)
     mean, std = np.array(info.mean, dtype=np.float32), np.array(info.std, dtype=np.float32)
-    normalised = (resized / np.float32(255) - mean) / std
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+    image = np.zeros((1, 3, *fit.frame), dtype=np.float32)
+    image[0, :, : fit.placed[0], : fit.placed[1]] = ((resized / np.float32(255) - mean) / std).transpose(2, 0, 1)
+    return image
 
 
 def check_frame(frame: object) -> None:
@@ -86,6 +85,15 @@ def resize_mask(mask: Floats, size: int) -> Floats:
     if mask.shape == (size, size):
         return mask
     return _resample(mask[..., None], size, size, "triangle")[..., 0]
+
+
+def _resize(frame: Frame, size: tuple[int, int], method: str) -> Floats:
+    """uint8 [H, W, 3] to f32 [*size, 3], still 0…255."""
+    if frame.shape[:2] == size:
+        return frame.astype(np.float32)
+    if method in FLOAT_KERNELS:
+        return _resample(frame.astype(np.float32), *size, FLOAT_KERNELS[method])
+    return _resize_as_pillow(frame, *size, "triangle" if method == "bilinear-antialias" else "keys").astype(np.float32)
 
 
 def _resample(image: Floats, height: int, width: int, kernel: str) -> Floats:
@@ -160,10 +168,10 @@ def _pillow_taps(
     return np.minimum(places, old - 1), weights
 
 
-def _resize_as_pillow(frame: Frame, size: int, kernel: str) -> Frame:
+def _resize_as_pillow(frame: Frame, height: int, width: int, kernel: str) -> Frame:
     """Pillow's `Image.resize` of a uint8 image by one of PILLOW_KERNELS, to the last bit."""
-    narrow = _apply_in_bits(frame.transpose(1, 0, 2), *_taps(frame.shape[1], size, kernel)).transpose(1, 0, 2)
-    return _apply_in_bits(narrow, *_taps(frame.shape[0], size, kernel))
+    narrow = _apply_in_bits(frame.transpose(1, 0, 2), *_taps(frame.shape[1], width, kernel)).transpose(1, 0, 2)
+    return _apply_in_bits(narrow, *_taps(frame.shape[0], height, kernel))
 
 
 def _apply_in_bits(image: Frame, places: npt.NDArray[np.intp], weights: npt.NDArray[np.float64]) -> Frame:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonnx.errors import SamonnxError
+from samonnx.runtime.frame_fit import FrameFit
 from samonnx.runtime.preprocessing import resize_mask
 
 __all__ = [
@@ -174,12 +175,19 @@ def check_for_tracking(prompts: Prompts) -> None:
 
 
 def point_places(
-    prompts: Prompts, *, width: int, height: int, size: int, places: int
+    prompts: Prompts,
+    *,
+    width: int,
+    height: int,
+    size: int,
+    places: int,
+    fit: FrameFit | None = None,
+    program: str = "track",
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """One object's points and box for `track`: coordinates f32 [places, 2] in the S x S image, labels i32 [places].
+    """One object's points and box for `program`: coordinates f32 [places, 2] in the S x S image, labels i32 [places].
 
-    What is left over has label -1. Raises PromptError for what `check_for_tracking` and `check_on_frame` refuse, and
-    for more points than places.
+    What is left over has label -1. `fit`: how the frame lies in the image; None: stretched to S x S. Raises
+    PromptError for what `check_for_tracking` and `check_on_frame` refuse, and for more points than places.
     """
     check_for_tracking(prompts)
     check_on_frame(prompts, width=width, height=height)
@@ -190,12 +198,13 @@ def point_places(
         said = ", two of them the box corners" if corners else ""
         raise PromptError(
             f"{number} points on one object{said}, but the graph has {places} prompt places. Give fewer, "
-            f"or compile with --set programs.track.points={number}"
+            f"or compile with --set programs.{program}.points={number}"
         )
     coordinates = np.zeros((places, 2), dtype=np.float32)
     labels = np.full(places, EMPTY_PLACE, dtype=np.int32)
     if number:
-        coordinates[:number] = np.array([*corners, *clicks]) / (width, height) * size  # float64, rounded once
+        pixels = np.array([*corners, *clicks])  # float64, rounded once
+        coordinates[:number] = pixels / (width, height) * size if fit is None else fit.to_network(pixels)
         corner_labels = (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT) if corners else ()
         labels[:number] = [*corner_labels, *(prompts.points.labels if prompts.points is not None else ())]
     return coordinates, labels

@@ -65,4 +65,4 @@ class Seating:
     def rows(self, port: PortInfo) -> npt.NDArray[np.generic]:
         """That output for all objects: its shape and dtype, with the objects as the first axis."""
         rows = [self.read(number, port.name) for number in self._places]
-        return np.array(rows, dtype=port.dtype).reshape(-1, *port.shape[1:])
+        return np.array(rows, dtype=port.dtype).reshape(-1, *port.sides()[1:])

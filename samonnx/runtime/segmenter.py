@@ -161,7 +161,7 @@ class Segmenter:
         return {"token_ids": tokens, **places}
 
     def _mask_side(self) -> int:
-        return next(port.shape[-1] for port in self._grounding.program.outputs if port.name == "masks")
+        return next(port.sides()[-1] for port in self._grounding.program.outputs if port.name == "masks")
 
     def _image(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return network_image(frame, self.manifest.seeing(), kind=self.kind)

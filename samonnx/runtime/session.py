@@ -66,10 +66,12 @@ class Session:
         """The ONNX Runtime session, for I/O binding and profiling."""
         return self._engine
 
-    def run(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, npt.ArrayLike], *, release: bool = False) -> dict[str, Array]:
         """Run once: every input of the program by name, every output by name.
 
-        Arrays need not be contiguous; dtypes and shapes must be the manifest's. Raises InputError, SessionError.
+        Arrays need not be contiguous; dtypes and shapes must be the manifest's. `release` gives the engine's working
+        memory back afterwards instead of keeping it for the next call: for programs that run seldom beside others.
+        Raises InputError, SessionError.
         """
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         check_inputs(self.program, arrays)
@@ -77,10 +79,16 @@ class Session:
         # np.ascontiguousarray would turn a scalar into a vector of one
         feed = {name: array if array.flags.c_contiguous else array.copy(order="C") for name, array in arrays.items()}
         try:
-            values = self._engine.run(names, feed)
+            values = self._engine.run(names, feed, _releasing() if release else None)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise SessionError(f"program {self.program.name!r} failed in ONNX Runtime: {error}") from error
         return dict(zip(names, values, strict=True))
+
+
+def _releasing() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def choose_target(program: ProgramInfo, target: str | None) -> str:
@@ -133,20 +141,31 @@ def check_inputs(program: ProgramInfo, arrays: Mapping[str, Array]) -> None:
     """Raise InputError with one line for each input that is missing, unknown, or of another dtype or shape."""
     ports = {port.name: port for port in program.inputs}
     problems = [f"{name}: the program has no such input" for name in arrays if name not in ports]
+    symbols: dict[str, int] = {}
     for name, port in ports.items():
         if name not in arrays:
             problems.append(f"{name}: missing, expected {port}" + (f" ({port.meaning})" if port.meaning else ""))
-        elif not _matches(port, arrays[name]):
+        elif not _matches(port, arrays[name], symbols):
             array = arrays[name]
-            problems.append(f"{name}: expected {port}, got {array.dtype} {list(array.shape)}")
+            known = ", ".join(f"{symbol} is {symbols[symbol]}" for symbol in port.shape if symbol in symbols)
+            said = f" ({known}, as in the inputs before it)" if known else ""
+            problems.append(f"{name}: expected {port}{said}, got {array.dtype} {list(array.shape)}")
     if problems:
         if any("no such input" in problem for problem in problems):
             problems.append("inputs are: " + ", ".join(ports))
         raise InputError(f"program {program.name!r}: " + "; ".join(problems))
 
 
-def _matches(port: PortInfo, array: Array) -> bool:
-    return array.dtype == np.dtype(port.dtype) and array.shape == port.shape
+def _matches(port: PortInfo, array: Array, symbols: dict[str, int]) -> bool:
+    """Symbolic dimensions that are met for the first time are noted in `symbols`."""
+    if array.dtype != np.dtype(port.dtype) or len(array.shape) != len(port.shape):
+        return False
+    new = {side: size for side, size in zip(port.shape, array.shape, strict=True) if isinstance(side, str)}
+    expected = [side if isinstance(side, int) else symbols.get(side, new[side]) for side in port.shape]
+    if list(array.shape) != expected or 0 in new.values():
+        return False
+    symbols |= {str(side): size for side, size in new.items() if side not in symbols}
+    return True
 
 
 def _open(

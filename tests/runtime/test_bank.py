@@ -83,7 +83,7 @@ def test_a_clone_has_memory_of_its_own(bank: Bank) -> None:
 
 def test_outputs_of_the_graph_become_the_next_bank(artifact: Path, manifest: Manifest) -> None:
     session = Session(artifact)
-    inputs = {port.name: np.zeros(port.shape, dtype=port.dtype) for port in session.program.inputs}
+    inputs = {port.name: np.zeros(port.sides(), dtype=port.dtype) for port in session.program.inputs}
     outputs = session.run({**inputs, **Bank.empty(manifest).tensors})
     made = Bank.from_outputs(manifest, outputs, next_frame=1)
     assert made.frames() == ((0,), (0,))

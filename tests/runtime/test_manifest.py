@@ -101,7 +101,7 @@ def test_bytes_that_are_not_text_are_said(tmp_path: Path) -> None:
         (("programs", 0, "files"), [], "programs[0].files: expected an object, found []"),
         (("preprocessing", "mean"), [0.5], "preprocessing.mean: expected a list of 3, found 1 entries"),
         (("preprocessing", "std"), [0.5, 0.5, 0], "size and std must be positive"),
-        (("preprocessing", "video_resize"), "lanczos", "bilinear-antialias, bicubic-antialias, found 'lanczos'"),
+        (("preprocessing", "video_resize"), "lanczos", "bicubic-antialias, bilinear, found 'lanczos'"),
         (("memory",), [], "memory: expected an object or null, found []"),
         (("bank", 0, "shape"), [5, 3], "the first axis is the object, so expected 2 (memory.objects)"),
         (("bank", 0, "shape"), [2, 9], "'bank.memory' is float32 [2, 9], but program 'track' says float32 [2, 3, 4, "),
@@ -224,3 +224,33 @@ def test_calls_of_a_foreign_model_have_a_bank_without_memory_and_no_preprocessin
     with pytest.raises(ManifestError, match=r"has no program that tracks in samonnx's own form: its"):
         foreign.tracking()
     assert manifest.seeing() == manifest.preprocessing
+
+
+def test_symbolic_dimensions_survive_json(manifest: Manifest) -> None:
+    track = manifest.programs[0]
+    ports = (replace(track.inputs[0], shape=("prompts", 3)), *track.inputs[1:])
+    symbolic = replace(manifest, programs=(replace(track, inputs=ports), *manifest.programs[1:]))
+    assert Manifest.from_json(symbolic.to_json()).programs[0].inputs[0].shape == ("prompts", 3)
+    with pytest.raises(ManifestError, match="without negative sides, found"):
+        replace(manifest, programs=(replace(track, inputs=(replace(ports[0], shape=("", 3)),)),))
+
+
+def test_frames_of_two_sides_name_both_and_the_longer_one() -> None:
+    assert PreprocessingInfo(8).frame_size == (8, 8)
+    assert PreprocessingInfo(8, height=6, width=8).frame_size == (6, 8)
+    assert PreprocessingInfo(8, height=6, width=8, fit="pad").frame_size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        (PreprocessingInfo(8, height=6), "height and width are 6 and None, expected both"),
+        (PreprocessingInfo(9, height=6, width=8), r"the longer one equal to size \(9\)"),
+        (PreprocessingInfo(8, fit="crop"), "expected one of stretch, pad, found 'crop'"),
+    ],
+)
+def test_contradictions_in_the_preprocessing_are_said(
+    manifest: Manifest, info: PreprocessingInfo, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        replace(manifest, preprocessing=info)

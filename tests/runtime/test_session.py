@@ -30,9 +30,9 @@ def inputs(session: Session) -> dict[str, Array]:
     given: dict[str, Array] = {}
     for port in session.program.inputs:
         if port.dtype == "float32":
-            given[port.name] = noise.standard_normal(port.shape).astype(np.float32)
+            given[port.name] = noise.standard_normal(port.sides()).astype(np.float32)
         else:
-            given[port.name] = np.zeros(port.shape, dtype=port.dtype)
+            given[port.name] = np.zeros(port.sides(), dtype=port.dtype)
     for pair in session.manifest.bank:
         given[pair.input] = np.full(pair.shape, pair.empty, dtype=pair.dtype)
     return given
@@ -206,6 +206,6 @@ def test_a_failure_inside_the_engine_is_said(tmp_path: Path) -> None:
     # the manifest promises another size than the graph takes: caught by the engine, not by the check of inputs
     (tmp_path / "a/manifest.json").write_text(text.replace("28,\n            28", "29,\n            28"))
     session = Session(tmp_path / "a")
-    given = {port.name: np.zeros(port.shape, dtype=port.dtype) for port in session.program.inputs}
+    given = {port.name: np.zeros(port.sides(), dtype=port.dtype) for port in session.program.inputs}
     with pytest.raises(SessionError, match="program 'track' failed in ONNX Runtime"):
         session.run(given)

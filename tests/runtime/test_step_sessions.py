@@ -115,7 +115,9 @@ def test_a_graph_for_too_few_slots_would_be_noticed(filled_artifact: Path) -> No
     tracker.step(clip(2)[0], {1: click(5, 6)})
     tracker.step(clip(2)[1])
     manifest = tracker.manifest
-    feeds: dict[str, Array] = {port.name: np.zeros(port.shape, port.dtype) for port in manifest.program("track").inputs}
+    feeds: dict[str, Array] = {
+        port.name: np.zeros(port.sides(), port.dtype) for port in manifest.program("track").inputs
+    }
     feeds |= {**tracker.bank().tensors, "attend_memory": np.ones(1, dtype=bool)}
     few, whole = (Session(filled_artifact, name).run(feeds)["low_res_masks"] for name in ("track@1", "track"))
     assert not np.array_equal(few, whole)

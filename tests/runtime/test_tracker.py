@@ -40,7 +40,7 @@ class PlainLoop:
 
     def inputs(self, frame: npt.NDArray[np.uint8], prompts: Mapping[int, Prompts]) -> dict[str, Array]:
         manifest = self.session.manifest
-        given: dict[str, Array] = {p.name: np.zeros(p.shape, dtype=p.dtype) for p in self.session.program.inputs}
+        given: dict[str, Array] = {p.name: np.zeros(p.sides(), dtype=p.dtype) for p in self.session.program.inputs}
         given |= self.bank.tensors
         given["image"] = network_image(frame, manifest.seeing())
         given["frame_index"] = np.array(self.bank.next_frame, dtype=np.int32)
