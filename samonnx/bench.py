@@ -91,7 +91,8 @@ def _job(arguments: BenchArguments, case: Case, present: Mapping[str, str]) -> J
 
 
 def _result(arguments: BenchArguments, manifest: Manifest, machine: Machine, measured: Sequence[Measured]) -> Bench:
-    rows = None if manifest.memory is None else manifest.memory.objects
+    tracking = manifest.memory or manifest.xmem
+    rows = None if tracking is None else tracking.objects
     return Bench(
         recipe=manifest.recipe,
         weights_source=manifest.weights.source,

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from samonnx.bench_xmem import full_xmem_bank
 from samonnx.runtime.bank import Bank
 from samonnx.runtime.manifest import BankPair, Manifest, PortInfo, ProgramInfo
 from samonnx.runtime.session import Array
@@ -32,14 +33,14 @@ RANGE = re.compile(r"(-?\d+(?:\.\d+)?) … (-?\d+(?:\.\d+)?)")
 def program_inputs(manifest: Manifest, program: ProgramInfo) -> dict[str, Array]:
     """Every input of the program, as the manifest describes it; all values finite."""
     seen = _clip_length(manifest) if program.filled is None else program.filled
-    held = _bank_rows(manifest, seen)
+    held = _bank_rows(manifest, seen) if manifest.xmem is None else full_xmem_bank(manifest).tensors
     remembers = any(port.name in held for port in program.inputs)
     inputs: dict[str, Array] = {}
     for port in program.inputs:
         if port.name in held:
-            inputs[port.name] = np.broadcast_to(held[port.name], port.shape).copy()
+            inputs[port.name] = np.broadcast_to(held[port.name], port.sides()).copy()
         elif port.name == "frame_index":
-            inputs[port.name] = np.full(port.shape, seen if remembers else 0, dtype=port.dtype)
+            inputs[port.name] = np.full(port.sides(), seen if remembers else 0, dtype=port.dtype)
         else:
             inputs[port.name] = _value(manifest, port)
     if not remembers and {"point_labels", "point_coords"} <= inputs.keys():
@@ -126,34 +127,34 @@ def _value(manifest: Manifest, port: PortInfo) -> Array:
     if port.name == "token_ids":
         return _tokens(port, low, high)
     if port.name == "text_valid":
-        return np.broadcast_to(np.arange(port.shape[-1]) < _token_count(port), port.shape).astype(dtype)
+        return np.broadcast_to(np.arange(port.sides()[-1]) < _token_count(port), port.sides()).astype(dtype)
     if port.name == "attend_memory":
-        return np.ones(port.shape, dtype=dtype)
+        return np.ones(port.sides(), dtype=dtype)
     if port.name.endswith("_labels"):
-        return np.full(port.shape, -1, dtype=dtype)
+        return np.full(port.sides(), -1, dtype=dtype)
     if port.name.startswith(PROMPT_PLACES) or dtype.kind != "f":
-        return np.full(port.shape, 0 if dtype.kind == "b" else min(max(0, low), high), dtype=dtype)
+        return np.full(port.sides(), 0 if dtype.kind == "b" else min(max(0, low), high), dtype=dtype)
     if np.isfinite(low):
-        return _random(port.name).uniform(low, high, port.shape).astype(dtype)
-    return _random(port.name).standard_normal(port.shape).astype(dtype)
+        return _random(port.name).uniform(low, high, port.sides()).astype(dtype)
+    return _random(port.name).standard_normal(port.sides()).astype(dtype)
 
 
 def _image(manifest: Manifest, port: PortInfo) -> Array:
     """A frame of the synthetic clip, cut to the port's size and normalised; f32 [1, 3, H, W]."""
-    height, width = port.shape[-2:]
+    height, width = port.sides()[-2:]
     frame = seeded_frame(0, max(height, width), SEED)[:, :height, :width]
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (manifest.seeing().mean, manifest.seeing().std))
-    return np.broadcast_to((frame - mean) / std, port.shape).astype(port.dtype)
+    return np.broadcast_to((frame - mean) / std, port.sides()).astype(port.dtype)
 
 
 def _token_count(port: PortInfo) -> int:
-    return min(WORDS + 2, port.shape[-1])
+    return min(WORDS + 2, port.sides()[-1])
 
 
 def _tokens(port: PortInfo, low: float, high: float) -> Array:
     """Start, a few words, end, then zeros; inside the port's range."""
     count = _token_count(port)
-    tokens = np.zeros(port.shape, dtype=np.int64)
+    tokens = np.zeros(port.sides(), dtype=np.int64)
     tokens[..., :count] = _random(port.name).integers(1, START, count)
     tokens[..., 0], tokens[..., count - 1] = START, END
     return np.clip(tokens, low, high).astype(port.dtype)

@@ -53,7 +53,7 @@ def make_plan(manifest: Manifest, arguments: BenchArguments, present: Mapping[st
     programs = [manifest.program(name) for name in arguments.programs] or list(manifest.programs)
     if not programs:
         raise BenchError(f"the artifact of recipe {manifest.recipe!r} has no programs; compile one with some")
-    objects = _objects(arguments, programs)
+    objects = _objects(arguments, programs, manifest)
     targets = _targets(manifest, arguments, programs)
     providers = _providers(arguments, present)
     cases = [
@@ -74,8 +74,10 @@ def make_plan(manifest: Manifest, arguments: BenchArguments, present: Mapping[st
     return tuple(cases)
 
 
-def _objects(arguments: BenchArguments, programs: Sequence[ProgramInfo]) -> tuple[int, ...]:
+def _objects(arguments: BenchArguments, programs: Sequence[ProgramInfo], manifest: Manifest) -> tuple[int, ...]:
     if any(program.name == "track" for program in programs):
+        if arguments.objects is None and manifest.xmem is not None:  # all objects share one call, and one memory
+            return tuple(number for number in OBJECTS if number <= manifest.xmem.objects)
         return OBJECTS if arguments.objects is None else arguments.objects
     if arguments.objects:
         raise BenchError(

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from samonnx.bench_inputs import full_bank, program_inputs, video_frame
+from samonnx.bench_xmem import full_xmem_bank
 from samonnx.errors import SamonnxError
 from samonnx.runtime import typed_json
 from samonnx.runtime.manifest import Manifest
+from samonnx.runtime.object_tracker import open_tracker
 from samonnx.runtime.session import Session
-from samonnx.runtime.tracker import Tracker
 
 __all__ = ["END", "Job", "main"]
 
@@ -79,15 +80,16 @@ class _ProgramWork:
 
 
 class _TrackerWork:
-    """Frames of one Tracker; each starts from a full bank of as many objects as `choice` says. Going back to that bank
+    """Frames of one tracker; each starts from a full bank of as many objects as `choice` says. Going back to that bank
     is not timed. Sessions stay open, as going back would close them otherwise."""
 
     def __init__(self, job: Job) -> None:
         self._frame = video_frame(*job.frame_size)
         manifest = Manifest.load(job.folder)
-        self._banks = [full_bank(manifest, objects) for objects in job.objects]
+        filled = full_bank if manifest.xmem is None else full_xmem_bank
+        self._banks = [filled(manifest, objects) for objects in job.objects]
         started = time.perf_counter()
-        self._tracker = Tracker(
+        self._tracker = open_tracker(
             job.folder, target=job.target, threads=job.threads, providers=job.providers, keep_sessions=True
         )
         self.open_seconds = time.perf_counter() - started

@@ -23,6 +23,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
         "compile": "compile a recipe into ONNX graphs, one weights file and a manifest",
         "track": "track objects through a video with a compiled artifact (no torch needed)",
         "segment": "find what words and boxes describe in images, with a compiled artifact (no torch needed)",
+        "masks": "find everything in an image, with a compiled artifact of SAM (no torch needed)",
         "bench": "time an artifact's programs and its tracker on this machine (no torch needed)",
         "validate": "compare an artifact's tracking with the eager reference, frame by frame",
         "golden": "record an artifact's outputs, or check them against a record",

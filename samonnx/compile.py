@@ -22,6 +22,7 @@ from rich.table import Table
 
 from samonnx.build_model import build_model
 from samonnx.callable_module import make_callable
+from samonnx.checkpoint_files import Checkpoint, checkpoint_argument
 from samonnx.compile_summary import Figures, Reports, print_summary
 from samonnx.component_tracer import ComponentTracer
 from samonnx.describe import describe
@@ -37,6 +38,8 @@ from samonnx.passes.lower import runnable
 from samonnx.passes.observers import DumpAfter, VerifyEach, seeded_feeds
 from samonnx.passes.pipeline import PassObserver, run_passes
 from samonnx.passes.registry import pass_by_name, pass_problems, pass_summaries
+from samonnx.passes.stand_in import StandIn, bind_stand_in
+from samonnx.passes.symbolic_again import symbolic_again
 from samonnx.passes.unroll_memory import UnrollMemory
 from samonnx.programs.call import call_programs
 from samonnx.programs.program import Component, Program, Specialisation
@@ -61,7 +64,7 @@ class CompileOptions:
     """What the command line adds to a recipe. Empty `targets` or `programs`: all that the recipe and the program
     have."""
 
-    checkpoint: Path | None = None
+    checkpoint: Checkpoint | None = None
     output: Path | None = None
     overrides: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -197,13 +200,13 @@ def _observers(
         feeds: Mapping[str, Array] = {}
         if program is not None and program.name in calls:
             feeds = {name: tensor.numpy() for part in program.components for name, tensor in part.inputs.items()}
-        elif program is not None and program.bank:
+        elif program is not None and any(tensor.name == "memory_frame" for tensor in program.bank):
             feeds = propagation_feeds(program.inputs)
 
         def known_feeds(model: ir.Model) -> Mapping[str, Array]:
             inputs = [str(value.name) for value in model.graph.inputs]
             # Without a bank, or for a component on its own: seeded values, every place filled.
-            seeded = seeded_feeds(model)
+            seeded = seeded_feeds(model, symbolic=2)
             filled = {name: np.ones_like(array) if array.dtype == np.bool_ else array for name, array in seeded.items()}
             filled |= {
                 name: low + filled[name] % (high - low) for name, (low, high) in bounds.items() if name in filled
@@ -229,18 +232,21 @@ def _optimized(
     are taken from there."""
     reports: Reports = []
     general: dict[str, ir.Model] = {}
+    stand_ins: dict[str, StandIn | None] = {}
     for special in (Specialisation(program.name, ""), *program.specialisations):
         if special.name not in (program.name, *wanted):
             continue
         if special.name == program.name or special.components:
             parts = {part.name: traced[special.components.get(part.name, part).name] for part in program.components}
             linked, pinned = link(replace(program, name=special.name), parts), {**program.pinned, **special.pinned}
+            stand_ins[special.name] = bind_stand_in(linked)
             if pinned:
                 result = specialise(linked, pinned, observers, further)
             else:
                 result = apply_general_passes(linked, observers, further)
         else:
-            result = specialise(general[program.name], special.pinned, observers, further)
+            result = specialise(general[program.name], special.pinned, observers, further, special.unchanged)
+            stand_ins[special.name] = stand_ins[program.name]
         general[special.name] = result.model
         reports += [(special.name, report) for report in result.reports]
     graphs: Graphs = {}
@@ -248,6 +254,9 @@ def _optimized(
         graphs[name] = {}
         for target in targets:
             lowered = lower(general[name], target, observers)
+            stand_in = stand_ins[name]
+            if stand_in is not None:
+                symbolic_again(lowered.model, stand_in)
             pool.share(lowered.model)
             graphs[name][target] = lowered.model
             reports += [(f"{name}, {target}", report) for report in lowered.reports]
@@ -264,7 +273,12 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("recipe", type=Path, nargs="?", help="a recipe, e.g. recipes/efficientsam3_m0_9.yaml")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="PATH", help=".pth, .pt or .safetensors; without one the weights are seeded"
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="[PART=]PATH",
+        help=".pth, .pt or .safetensors; a model of several parts takes one for each: sam=FILE (repeatable). Without "
+        "one the weights are seeded",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="artifact folder (default: dist/<recipe name>)")
     parser.add_argument(
@@ -300,17 +314,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command(lambda: _list_passes(Console()))
     if args.recipe is None:
         parser.error("a recipe is needed, e.g. recipes/efficientsam3_m0_9.yaml")
-    options = CompileOptions(
-        args.checkpoint,
-        args.output,
-        tuple(args.set),
-        tuple(args.target),
-        tuple(args.program),
-        args.verify_each,
-        args.dump_after,
-    )
 
     def body() -> int:
+        options = CompileOptions(
+            checkpoint_argument(args.checkpoint),
+            args.output,
+            tuple(args.set),
+            tuple(args.target),
+            tuple(args.program),
+            args.verify_each,
+            args.dump_after,
+        )
         compile_recipe(args.recipe, options, console)
         return ExitCode.OK
 

@@ -74,9 +74,9 @@ def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, s
     step 0; memory attended to from step 1 on; the words "a dog"; of the detector's examples one of each kind, around
     the ellipse of frame 0. Everything else is false, 0, or noise by the formula of seeded weights.
     """
-    value = np.zeros(port.shape, port.dtype)
-    if port.name == "image" and len(port.shape) == 4:
-        value[:] = (seeded_frame(step, port.shape[-1], seed) - 0.5) / 0.5
+    value = np.zeros(port.sides(), port.dtype)
+    if port.name == "image" and len(port.sides()) == 4:
+        value[:] = (seeded_frame(step, port.sides()[-1], seed) - 0.5) / 0.5
     elif port.name == "frame_index":
         value[...] = step
     elif port.name == "num_frames":
@@ -84,7 +84,7 @@ def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, s
     elif port.name == "attend_memory":
         value[...] = step > 0
     elif port.name == "token_ids":
-        words = _WORDS[: port.shape[-1]]
+        words = _WORDS[: port.sides()[-1]]
         value[:, : len(words)] = words
     elif port.name == "text_valid":
         value[:, : len(_WORDS)] = True
@@ -100,21 +100,21 @@ def made_up_input(port: PortInfo, program: ProgramInfo, step: int, steps: int, s
         for number, places in enumerate(value):
             places[0] = ((_FIRST_CLICK[0] + _CLICK_SHIFT * number) % 1.0 * size, _FIRST_CLICK[1] * size)
     elif np.issubdtype(value.dtype, np.floating):
-        value[...] = seeded_tensor(f"{program.name}/{step}/{port.name}", port.shape, seed)
+        value[...] = seeded_tensor(f"{program.name}/{step}/{port.name}", port.sides(), seed)
     return value
 
 
 def _example(port: PortInfo) -> Array:
     """A box (centre x, centre y, width, height), a point, or a mask of the upper left quarter."""
-    if len(port.shape) == 4:
-        mask = np.zeros(port.shape[2:], np.float32)
-        mask[: port.shape[2] // 2, : port.shape[3] // 2] = 1
+    if len(port.sides()) == 4:
+        mask = np.zeros(port.sides()[2:], np.float32)
+        mask[: port.sides()[2] // 2, : port.sides()[3] // 2] = 1
         return mask
-    return np.array((*_FIRST_CLICK, 0.24, 0.18)[: port.shape[-1]], np.float32)
+    return np.array((*_FIRST_CLICK, 0.24, 0.18)[: port.sides()[-1]], np.float32)
 
 
 def _image_size(program: ProgramInfo) -> int:
-    sides = [port.shape[-1] for port in program.inputs if port.name == "image"]
+    sides = [port.sides()[-1] for port in program.inputs if port.name == "image"]
     return sides[0] if sides else 1
 
 

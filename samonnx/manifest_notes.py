@@ -9,7 +9,7 @@ from samonnx.models.tracker import TrackedModel
 from samonnx.programs.program import Program
 from samonnx.recipe import MemorySpec
 
-__all__ = ["manifest_notes"]
+__all__ = ["manifest_notes", "sam_notes"]
 
 BANK = (
     "bank.memory_conditioning and bank.pointer_conditioning mark frames that had a prompt; slots may be permuted "
@@ -94,6 +94,30 @@ PRESENCE_BELOW_ZERO = (
     "(pins presence_threshold and memory_presence_threshold)",
 )
 
+SAM = (
+    "point_coords are pixels of the frame: x times the picture's width in the frame over its own width, y likewise by "
+    "height; the shift by half a pixel is in the graph",
+    "a box takes two places, its corners with labels 2 and 3 as they are given, sorted or not; a prompt has one box",
+    "the original appends an empty point to points without a box: that is in the graph, nothing is to be added",
+    "ious are not confined to 0 … 1",
+    "both modes are always computed: low_res_masks and ious are the original's multimask_output=True, single_mask and "
+    "single_iou its multimask_output=False; the original leaves it to the caller to choose",
+    "a mask prompt is low-resolution logits as predict gives them, not a binary mask; the caller chooses from the "
+    "candidates",
+    "a prompt without any point and without a mask is the original's empty prompt: masks come out, and mean nothing",
+)
+
+SAM_FRAME = (
+    "masks are of the whole frame, padding and all: enlarge them to the frame (segment_prompt does), cut off what is "
+    "right and below of the picture, resize to the picture's size, bilinear without antialiasing; a pixel belongs "
+    "to the mask where the logit is above 0",
+)
+
+SAM_SYMBOLIC = (
+    "prompts is any number of prompts of the one image, from 1 on; a call takes some 50 MB of memory for each at full "
+    "size, so give many in portions",
+)
+
 
 def manifest_notes(programs: Sequence[Program], memory: MemorySpec, model: TrackedModel) -> tuple[str, ...]:
     """The notes that concern these programs."""
@@ -109,3 +133,11 @@ def manifest_notes(programs: Sequence[Program], memory: MemorySpec, model: Track
     if any(component.name == "decode" for program in programs for component in program.components):
         notes += DETECTOR
     return notes
+
+
+def sam_notes(programs: Sequence[Program]) -> tuple[str, ...]:
+    """The notes that concern these programs of the original SAM."""
+    ports = [port for program in programs for port in program.inputs if port.name == "point_labels"]
+    if not ports:
+        return ()
+    return SAM + SAM_FRAME + (SAM_SYMBOLIC if isinstance(ports[0].shape[0], str) else ())

@@ -17,8 +17,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, Validat
 from typing_extensions import TypedDict
 
 from samonnx.frozen_dict import freeze
+from samonnx.recipe_by_keys import OrByKeys
 from samonnx.recipe_calls import FACTORY_PATTERN, Calls, CallSpec, Replacements, factory_problems
-from samonnx.recipe_memory import MemorySpec, SamuraiSpec, SelectionSpec
+from samonnx.recipe_memory import MemorySpec, SamuraiSpec, SelectionSpec, XMemMemorySpec
 from samonnx.recipe_merge import apply_override, read_with_bases
 from samonnx.recipe_problems import Problem, RecipeError
 from samonnx.recipe_spec import Spec
@@ -38,10 +39,13 @@ __all__ = [
     "RecipeError",
     "SamuraiSpec",
     "SelectionSpec",
+    "StartSpec",
     "Target",
     "TrackSpec",
     "VerifySpec",
     "WeightsSpec",
+    "XMemMemorySpec",
+    "XMemTrackSpec",
     "load_recipe",
     "schema",
 ]
@@ -73,8 +77,9 @@ class ModelSpec(Spec):
 class WeightsSpec(Spec):
     """The numbers in the model."""
 
-    checkpoint: str | None = None
-    """A .pth, .pt or .safetensors file, seen from the current folder; null: seeded weights (meaningless masks)."""
+    checkpoint: str | Annotated[Mapping[str, str], Frozen, Field(min_length=1)] | None = None
+    """A .pth, .pt or .safetensors file, seen from the current folder; for a model of several parts perhaps one for
+    each, by the part's name ({sam: FILE, xmem: FILE}); null: seeded weights (meaningless masks)."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights when there is no checkpoint."""
@@ -119,14 +124,39 @@ class TrackSpec(Spec):
         return (slots // 2,) if slots > 1 else ()
 
 
+class XMemTrackSpec(Spec):
+    """The `track` program of XMem: one step over frames of one size."""
+
+    objects: Annotated[int, Field(ge=1)] = 1
+    """Objects that are tracked at once."""
+
+    height: Annotated[int, Field(ge=1)]
+    """Rows of a frame; any number, it is padded to 16 in the graph."""
+
+    width: Annotated[int, Field(ge=1)]
+    """Columns of a frame."""
+
+    @property
+    def cells(self) -> int:
+        """Elements that a memory frame adds, one for each 16 x 16 pixels of the padded frame."""
+        return -(-self.height // 16) * -(-self.width // 16)
+
+
 class PredictSpec(Spec):
     """The `predict` program: features of one image and prompts to masks, without memory."""
 
     points: Annotated[int, Field(ge=1)] = 4
     """Places for points an object; a box takes two."""
 
-    objects: Annotated[int, Field(ge=1)] = 1
-    """Objects that are prompted at once."""
+    objects: Annotated[int, Field(ge=1)] | None = 1
+    """Objects that are prompted at once; null: any number, a symbolic dimension (SAM)."""
+
+
+class StartSpec(Spec):
+    """The `start` program of SAM in front of XMem: clicks or a box, and one step of `track` with the mask found."""
+
+    points: Annotated[int, Field(ge=1)] = 4
+    """Places for points an object; a box takes two."""
 
 
 class DetectionSpec(Spec):
@@ -154,9 +184,13 @@ class Programs(TypedDict, total=False):
     encode_image: PlainProgram
     ground: PlainProgram
     segment: PlainProgram
-    track: TrackSpec
+    track: Annotated[TrackSpec, OrByKeys(XMemTrackSpec)]
+    start: StartSpec
+    consolidate: PlainProgram
+    track_and_consolidate: PlainProgram
     step: PlainProgram
     predict: PredictSpec
+    segment_prompt: PlainProgram
 
 
 class VerifySpec(Spec):
@@ -179,19 +213,51 @@ def _at_least_one_program(programs: Programs, info: ValidationInfo) -> Programs:
     for name in calls or {}:
         if name in programs:
             raise ValueError(f"`{name}` stands under `calls` too; give the call another name")
+    if "segment_prompt" in programs and "predict" not in programs:
+        raise ValueError("`segment_prompt` needs `predict` beside it, whose objects and points it takes")
     if "step" in programs and "track" not in programs:
         raise ValueError("`step` needs `track` beside it, whose objects and points it takes")
+    for name in ("start", "consolidate", "track_and_consolidate"):
+        if name in programs and "track" not in programs:
+            raise ValueError(f"`{name}` needs `track` beside it, whose objects, height and width it takes")
     return programs
 
 
 def _fewer_filled_than_slots(programs: Programs, info: ValidationInfo) -> Programs:
     memory: MemorySpec | None = info.data.get("memory")  # absent when it has problems of its own
-    filled = programs["track"].filled if "track" in programs else None
-    if memory is not None and filled and filled[-1] >= memory.slots:
+    filled = programs["track"].filled if "track" in programs and isinstance(programs["track"], TrackSpec) else None
+    if isinstance(memory, MemorySpec) and filled and filled[-1] >= memory.slots:
         raise ValueError(
             f"`track.filled` has {filled[-1]}, expected numbers below {memory.slots}, the slots of the bank "
             "(memory.conditioning_slots + memory.recent_slots), for which there is `track` itself; lower it, or leave "
             "it out"
+        )
+    return programs
+
+
+def _of_one_family(programs: Programs, info: ValidationInfo) -> Programs:
+    """Memory and programs are both of the SAM family, or both XMem's."""
+    memory: Spec | None = info.data.get("memory")  # absent when it has problems of its own
+    track: Spec | None = programs.get("track")
+    if memory is None or track is None:
+        return programs
+    if isinstance(track, XMemTrackSpec):
+        if not isinstance(memory, XMemMemorySpec):
+            raise ValueError(
+                "`track` has `height` and `width`, which are XMem's, and so needs XMem's memory: "
+                f"`memory: {{{', '.join(XMemMemorySpec.model_fields)}}}`"
+            )
+        elements = memory.long_term + memory.working_frames * track.cells
+        if memory.top_k > elements:
+            raise ValueError(
+                f"`memory.top_k` is {memory.top_k}, and the memory holds {elements} elements at most (long_term "
+                f"{memory.long_term} + working_frames {memory.working_frames} times the {track.cells} cells of a frame "
+                f"of {track.height} x {track.width}); lower it"
+            )
+    elif isinstance(memory, XMemMemorySpec):
+        raise ValueError(
+            "`track` lacks the size of a frame, which XMem's programs need, such as "
+            "`track: {objects: 1, height: 480, width: 854}`"
         )
     return programs
 
@@ -214,7 +280,7 @@ class Recipe(Spec):
     pins: Annotated[Mapping[str, PinValue], Frozen] = Field(default={}, validate_default=True)
     """Every dynamic branch of the forward path: glob over attribute paths to value."""
 
-    memory: MemorySpec = MemorySpec()
+    memory: Annotated[MemorySpec, OrByKeys(XMemMemorySpec)] = MemorySpec()
 
     detection: DetectionSpec = DetectionSpec()
 
@@ -226,7 +292,11 @@ class Recipe(Spec):
     """Programs that are one call of a model that is not samonnx's own, by name."""
 
     programs: Annotated[
-        Programs, AfterValidator(_at_least_one_program), AfterValidator(_fewer_filled_than_slots), Frozen
+        Programs,
+        AfterValidator(_at_least_one_program),
+        AfterValidator(_fewer_filled_than_slots),
+        AfterValidator(_of_one_family),
+        Frozen,
     ]
     """Programs of samonnx's own models, by name; may be left out where there are `calls`."""
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from samonnx.recipe_spec import Spec
 
-__all__ = ["MemorySpec", "SamuraiSpec", "SelectionSpec"]
+__all__ = ["MemorySpec", "SamuraiSpec", "SelectionSpec", "XMemMemorySpec"]
 
 
 class SelectionSpec(Spec):
@@ -76,4 +76,40 @@ class MemorySpec(Spec):
                     f"`{name}` holds the constants of the policy {name}, but the policy is {self.policy}; "
                     f"give `policy: {name}`, or leave them out"
                 )
+        return self
+
+
+class XMemMemorySpec(Spec):
+    """The sizes of XMem's memory."""
+
+    working_frames: Annotated[int, Field(ge=1)] = 10
+    """Frames at which the working memory is consolidated (XMem's max_mid_term_frames)."""
+
+    min_working_frames: Annotated[int, Field(ge=1)] = 5
+    """Frames that a consolidation keeps, the first one among them (min_mid_term_frames)."""
+
+    long_term: Annotated[int, Field(ge=1)] = 10000
+    """Most elements of the long-term memory (max_long_term_elements)."""
+
+    prototypes: Annotated[int, Field(ge=1)] = 128
+    """Elements that a consolidation adds to it (num_prototypes)."""
+
+    every: Annotated[int, Field(ge=1)] = 5
+    """Frames from one memory frame to the next (mem_every)."""
+
+    top_k: Annotated[int, Field(ge=1)] = 30
+    """Elements that a position reads (top_k)."""
+
+    @model_validator(mode="after")
+    def _sizes_that_fit(self) -> XMemMemorySpec:
+        if self.min_working_frames >= self.working_frames:
+            raise ValueError(
+                f"`min_working_frames` is {self.min_working_frames} and `working_frames` {self.working_frames}, "
+                "expected fewer than working_frames: a consolidation keeps min_working_frames, and must free a slot"
+            )
+        if self.prototypes > self.long_term:
+            raise ValueError(
+                f"`prototypes` is {self.prototypes} and `long_term` {self.long_term}, expected no more than "
+                "long_term: a consolidation adds them at once"
+            )
         return self

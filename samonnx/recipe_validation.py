@@ -29,10 +29,12 @@ def problems_of(error: ValidationError, tree: Located, schema: Schema) -> list[P
 
 def _problem(details: ErrorDetails, tree: Located, root: Schema) -> Problem:
     value, node, origin, keys = tree, root, tree.origin, list[str]()
-    for part in details["loc"]:
-        if isinstance(part, str) and value.entries is not None and part in value.entries:
+    for place, part in enumerate(details["loc"]):
+        if (member := _member(node, part, root)) is not None:
+            node = member
+        elif isinstance(part, str) and value.entries is not None and part in value.entries:
             origin = value.entries[part].key_origin
-            if details["type"] == "extra_forbidden" and len(keys) + 1 == len(details["loc"]):
+            if details["type"] == "extra_forbidden" and place + 1 == len(details["loc"]):
                 return Problem(origin, _unknown_key(part, keys, _resolved(node, root)))
             node = _below(node, part, root)
             value = value.entries[part].value
@@ -69,6 +71,12 @@ def _resolved(node: Schema, root: Schema) -> Schema:
     return node
 
 
+def _member(node: Schema, name: str | int, root: Schema) -> Schema | None:
+    """Of a value that is told by its keys, the form called `name`."""
+    members = _resolved(node, root).get("oneOf", ())
+    return next((member for member in members if member.get("$ref", "").endswith(f"/{name}")), None)
+
+
 def _below(node: Schema, key: str, root: Schema) -> Schema:
     node = _resolved(node, root)
     below = node.get("properties", {}).get(key, node.get("additionalProperties", {}))
@@ -95,8 +103,8 @@ def describe(node: Schema, root: Schema) -> str:
         return f"{node['const']}"
     if "enum" in node:
         return f"one of {', '.join(map(str, node['enum']))}"
-    if "anyOf" in node:
-        return " or ".join(describe(member, root) for member in node["anyOf"])
+    if "anyOf" in node or "oneOf" in node:
+        return " or ".join(describe(member, root) for member in node.get("anyOf", node.get("oneOf")))
     kind = node.get("type")
     if kind == "array":
         words = f"a list, each item {describe(node.get('items', {}), root)}"

@@ -26,7 +26,7 @@ def bank_of_reference(
 
     `ports`: the program's inputs by name.
     """
-    bank = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items() if name.startswith("bank.")}
+    bank = {name: np.zeros(port.sides(), port.dtype) for name, port in ports.items() if name.startswith("bank.")}
     for kind in ("memory", "pointer"):
         bank[f"bank.{kind}_frame"][:] = -1
         flags = bank.get(f"bank.{kind}_accepted")

@@ -5,7 +5,6 @@ Reads with PyAV or Pillow, runs the artifact in ONNX Runtime, needs no PyTorch. 
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,12 +19,13 @@ import numpy.typing as npt
 from samonnx.exit_codes import ExitCode, run_command
 from samonnx.plain_warnings import plain_warnings
 from samonnx.runtime.extras import require_extra
-from samonnx.runtime.frame_result import FrameResult, Search
+from samonnx.runtime.frame_result import Search
+from samonnx.runtime.object_tracker import ObjectTracker, TrackedFrame, open_tracker
 from samonnx.runtime.overlay import draw_overlay
 from samonnx.runtime.prompts import PromptError, Prompts
-from samonnx.runtime.tracker import Tracker
 from samonnx.runtime.video import FrameSource, VideoError, open_frames
 from samonnx.runtime.video_writer import FrameWriter, ImageFolderWriter, frame_writer
+from samonnx.runtime.xmem_proportions import proportions_note
 from samonnx.track_arguments import TrackArguments, check_boxes, make_prompts, parse_arguments
 
 __all__ = ["describe_search", "main"]
@@ -42,7 +42,7 @@ class ObjectSummary:
     pixels: int = 0
     prompted: tuple[int, ...] = ()
 
-    def with_frame(self, result: FrameResult, position: int) -> ObjectSummary:
+    def with_frame(self, result: TrackedFrame, position: int) -> ObjectSummary:
         number = result.objects[position]
         prompted = (*self.prompted, result.frame_index) if number in result.prompted else self.prompted
         return replace(
@@ -69,7 +69,7 @@ def _track(arguments: TrackArguments) -> int:
         raise VideoError(f"the output {arguments.output} is the input; give another name")
     prompts = make_prompts(arguments.prompts)
     count = _count(source, arguments.max_frames)
-    tracker = Tracker(
+    tracker = open_tracker(
         arguments.folder,
         target=arguments.target,
         threads=arguments.threads,
@@ -79,6 +79,11 @@ def _track(arguments: TrackArguments) -> int:
         threshold=arguments.threshold,
         vocabulary=arguments.vocabulary,
     )
+    if tracker.manifest.xmem is not None and not arguments.quiet:
+        note = proportions_note(tracker.manifest.xmem, width=source.width, height=source.height)
+        if note is not None:
+            console = require_extra("rich.console", "video").Console(stderr=True)
+            console.print(f"samonnx: {note}", highlight=False, markup=False, soft_wrap=True)
     check_boxes(arguments.prompts, width=source.width, height=source.height)
     _check_prompts(tracker, prompts, source, count)
     frames = source if arguments.max_frames is None else islice(source, arguments.max_frames)
@@ -108,7 +113,7 @@ def _count(source: FrameSource, limit: int | None) -> int | None:
     return min(source.count, limit)
 
 
-def _check_prompts(tracker: Tracker, prompts: PromptsByFrame, source: FrameSource, count: int | None) -> None:
+def _check_prompts(tracker: ObjectTracker, prompts: PromptsByFrame, source: FrameSource, count: int | None) -> None:
     """All that can be known to be wrong before the first frame is run."""
     for index, objects in prompts.items():
         if count is not None and index >= count:
@@ -120,8 +125,8 @@ def _check_prompts(tracker: Tracker, prompts: PromptsByFrame, source: FrameSourc
 
 def _pairs(
     frames: Iterable[npt.NDArray[np.uint8]],
-    track: Callable[[Iterable[npt.NDArray[np.uint8]]], Iterable[FrameResult]],
-) -> Iterator[tuple[npt.NDArray[np.uint8], FrameResult]]:
+    track: Callable[[Iterable[npt.NDArray[np.uint8]]], Iterable[TrackedFrame]],
+) -> Iterator[tuple[npt.NDArray[np.uint8], TrackedFrame]]:
     """Each frame beside its result; frames are decoded once, one at a time."""
     held: list[npt.NDArray[np.uint8]] = []
 
@@ -136,27 +141,19 @@ def _pairs(
 
 def _write(
     frame: npt.NDArray[np.uint8],
-    result: FrameResult,
+    result: TrackedFrame,
     prompts: PromptsByFrame,
     overlay: FrameWriter | None,
     masks: ImageFolderWriter | None,
 ) -> None:
     if overlay is not None:
         here = prompts.get(result.frame_index, {})
-        labels = [
-            f"{number}  {_probability(score):.2f}"
-            for number, score in zip(result.objects, result.object_scores, strict=True)
-        ]
+        labels = [f"{number}  {score:.2f}" for number, score in zip(result.objects, result.scores, strict=True)]
         overlay.write(draw_overlay(frame, result.masks, labels=labels, prompts=tuple(here.values())))
     if masks is not None:
         for number, mask in zip(result.objects, result.masks, strict=True):
             name = f"frame_{result.frame_index:05d}_object_{number}.png"
             masks.write_named(name, mask.astype(np.uint8) * np.uint8(255))
-
-
-def _probability(score: float) -> float:
-    """The object score is a logit."""
-    return 1 / (1 + math.exp(-min(max(float(score), -50.0), 50.0)))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ object 2 by a click on it and one beside it, and corrected on frame 60)
 
 --point, --box and --mask show one object; --text and --exemplar stand for all things of a kind on that frame: the best
 gets the object's number, the others the free numbers after it, and what is tracked already is not added again.
+Words need a detector (SAM 3 and its kin); XMem takes masks, with SAM in front of it (sam_xmem) clicks and boxes too.
 
 exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 130 interrupted (nothing is left behind)
 """

@@ -52,7 +52,7 @@ class Clip:
 
 def synthetic_clip(size: int, count: int, prompts: Mapping[int, Prompts]) -> Clip:
     """The clip that compiles are verified on, rounded to 8 bits as frames are; without prompts a click on the ellipse
-    of frame 0, as `samonnx.verify_recipe.clip_prompts` has it."""
+    of frame 0, as `samonnx.verify_tracked.clip_prompts` has it."""
     click = Prompts(points=Points(((0.3 * size, 0.4 * size),), (1,)))
 
     def frames() -> Iterator[npt.NDArray[np.uint8]]:

@@ -45,8 +45,10 @@ def eager_model(recipe: Recipe, manifest: Manifest, checkpoint: Path | None) -> 
     source = manifest.weights.source
     if source == "checkpoint" and checkpoint is None:
         named = recipe.weights.checkpoint
-        if named is None or not Path(named).exists():
-            where = "" if named is None else f" (the recipe's {named} is not there)"
+        files = [] if named is None else [named] if isinstance(named, str) else list(named.values())
+        absent = [file for file in files if not Path(file).exists()]
+        if absent or not files:
+            where = f" (the recipe's {absent[0]} is not there)" if absent else ""
             raise ValidateError(
                 f"the artifact's weights come from a checkpoint{where}: give the file that it was compiled from by "
                 f"--checkpoint PATH"

@@ -103,7 +103,7 @@ class GraphSide:
         group = ObjectGroup(self._manifest, self._shared)
         more = [port for port in self._manifest.program("track").outputs if port.name == PHASE]
         for port in (*more, *self._probes.values()):
-            group.outputs[port.name] = BoundArray(np.zeros(port.shape, np.dtype(port.dtype)))
+            group.outputs[port.name] = BoundArray(np.zeros(port.sides(), np.dtype(port.dtype)))
         return group
 
     def _read(self) -> SideFrame:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,10 @@ class Comparison:
     @property
     def ok(self) -> bool:
         return self.largest_error <= self.tolerance
+
+    def of(self, graph: str) -> Comparison:
+        """The same figure, said to be of that graph."""
+        return replace(self, what=f"{graph}: {self.what}")
 
 
 def compare(what: str, found: Array, expected: Array, tolerance: float, unit: float = 0.0) -> Comparison:
@@ -126,11 +130,24 @@ def check_structure(model: ir.Model, name: str, target: str) -> None:
         try:
             onnx.checker.check_model(str(path))
             # The rest of the full check, with shape data on top. Shapes never depend on the weights, so they need not
-            # be read.
+            # be read; on tables of integers they might.
             bare = onnx.load(str(path), load_external_data=False)
+            _embed_integers(bare, model)
             onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise VerificationError(f"{name} for target {target!r} fails the ONNX checker: {error}") from error
+
+
+def _embed_integers(bare: onnx.ModelProto, model: ir.Model) -> None:
+    """External initialisers of whole numbers become part of `bare`: shape inference with data reads them."""
+    for tensor in bare.graph.initializer:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if external and tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+            value = model.graph.initializers[tensor.name].const_value
+            assert value is not None
+            del tensor.external_data[:]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            tensor.raw_data = value.tobytes()
 
 
 def seeded_inputs(component: Component, seed: int = 0) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ def model_frame(model: TrackedModel, frame_index: int) -> Array:
 
 def _frame_feeds(ports: Mapping[str, Port], frame_index: int, num_frames: int) -> dict[str, Array]:
     """A synthetic frame, no prompt, an empty bank of zeros."""
-    feeds: dict[str, Array] = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items()}
+    feeds: dict[str, Array] = {name: np.zeros(port.sides(), port.dtype) for name, port in ports.items()}
     feeds["image"] = normalised_frame(frame_index, feeds["image"].shape[-1])
     feeds["frame_index"], feeds["num_frames"] = np.array(frame_index, np.int32), np.array(num_frames, np.int32)
     feeds["point_labels"][:] = -1
@@ -97,11 +97,11 @@ def propagation_feeds(ports: Sequence[Port], seed: int = 0) -> dict[str, Array]:
     others the frames just before this one. For comparisons before and after a pass."""
     by_name = {port.name: port for port in ports}
     random = np.random.default_rng(seed)
-    slots, places = (by_name[f"bank.{kind}_frame"].shape[1] for kind in ("memory", "pointer"))
+    slots, places = (by_name[f"bank.{kind}_frame"].sides()[1] for kind in ("memory", "pointer"))
     frame_index = max(slots, places)
     feeds = _frame_feeds(by_name, frame_index, 2 * frame_index)
     for kind, count in (("memory", slots), ("pointer", places)):
-        feeds[f"bank.{kind}"] = random.standard_normal(by_name[f"bank.{kind}"].shape).astype(np.float32)
+        feeds[f"bank.{kind}"] = random.standard_normal(by_name[f"bank.{kind}"].sides()).astype(np.float32)
         feeds[f"bank.{kind}_frame"][:] = [0, *range(frame_index - count + 1, frame_index)]
         feeds[f"bank.{kind}_conditioning"][:, 0] = True
     return feeds

@@ -157,24 +157,24 @@ def _tokens(length: int) -> Tensor:
 def _example(port: Port, size: int) -> Array | None:
     """What is given in a port of prompts: a positive and, if there is room, a negative example, other places empty;
     earlier logits of the box around the first. None for other ports."""
-    array = np.zeros(port.shape, port.dtype)
+    array = np.zeros(port.sides(), port.dtype)
     if port.name in ("mask_input", "mask_input_valid"):
         if port.name.endswith("_valid"):
             array[:1] = True
         else:
-            side = port.shape[-1]
+            side = port.sides()[-1]
             array[:] = -8
             array[:, :, side // 4 : side // 2, side // 4 : side // 2] = 8
         return array
     if not port.name.startswith(("prompt_", "point_")):
         return None
-    count, scale = min(2, port.shape[1]), size if port.name == "point_coords" else 1
+    count, scale = min(2, port.sides()[1]), size if port.name == "point_coords" else 1
     if port.name.endswith("_labels"):
         array[:] = -1
         array[0, :count] = (1, 0)[:count]
     elif port.name == "prompt_masks":
-        side = port.shape[-1]
+        side = port.sides()[-1]
         array[0, 0, side // 4 : side // 2, side // 4 : side // 2] = 1
     else:
-        array[0, :count] = [np.multiply(example[: port.shape[-1]], scale) for example in EXAMPLES[:count]]
+        array[0, :count] = [np.multiply(example[: port.sides()[-1]], scale) for example in EXAMPLES[:count]]
     return array

@@ -69,7 +69,7 @@ def commands(document: str) -> list[list[str]]:
 
 def rows(text: str) -> list[Row]:
     """Cells of all tables' rows, heads included."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    lines = [line for line in text.splitlines() if line.startswith("|") and line.strip("|-: ")]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from tests.random_attention import attention, standard_attention
+from tests.random_attention import attention, decoder_attention, standard_attention
 from tests.random_construction import Construction, Port
 
 __all__ = ["PIECES"]
@@ -290,7 +290,8 @@ def loop(graph: Construction) -> None:
 
 PIECES: tuple[Callable[[Construction], None], ...] = (
     *(conv, conv, conv, conv_transpose, parallel_convs, normalization, affine, affine, affine, binary, unary, unary),
-    *(resize, repeated_pixels, matmul, matmul, matmul, gemm, attention, standard_attention, moves, moves, concat, pad),
+    *(resize, repeated_pixels, matmul, matmul, matmul, gemm, attention, standard_attention, decoder_attention),
+    *(moves, moves, concat, pad),
     *(masked, shape_arithmetic, constant_subgraph, casts, branches, loop),
 )
 """Each by how often it is drawn."""

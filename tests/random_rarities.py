@@ -28,6 +28,29 @@ def product_of_pixels(graph: Construction) -> None:
     graph.add("MatMul", [left.value, pixels.value], (batch, rows, height * width))
 
 
+def upscaling(graph: Construction) -> None:
+    """Tiles of a transposed convolution, normalised by channel, and few channels of them."""
+    source = graph.port(rank=4)
+    if source is None or math.prod(source.shape[2:]) > 100:
+        return
+    batch, channels, height, width = source.shape
+    factor, wide, few = graph.integer(2, 3), graph.integer(3, 6), graph.integer(1, 2)
+    shape = (batch, wide, height * factor, width * factor)
+    inputs = [source.value, graph.weight(channels, wide, factor, factor)] + [graph.weight(wide)] * graph.flag()
+    tiles = graph.add("ConvTranspose", inputs, shape, {"strides": [factor, factor]})
+    if graph.opset >= 18 and graph.flag():
+        axes = graph.constant(np.array([1], np.int64))
+        mean = graph.add("ReduceMean", [tiles.value, axes], (batch, 1, *shape[2:]))
+        tiles = graph.add("Sub", [tiles.value, mean.value], shape)
+    tiles = graph.add(graph.choice(["Relu", "Tanh"]), [tiles.value], shape)
+    if graph.flag() and not graph.dynamic:
+        pixels = graph.reshaped(tiles, (batch, wide, math.prod(shape[2:])))
+        rows = graph.add("Tanh", [graph.weight(few, wide)], (few, wide))
+        graph.add("MatMul", [rows.value, pixels.value], (batch, few, math.prod(shape[2:])))
+    else:
+        graph.add("Conv", [tiles.value, graph.weight(few, wide, 1, 1)], (batch, few, *shape[2:]))
+
+
 def rotation(graph: Construction) -> None:
     """A rotary embedding over pairs, as torch writes complex multiplication by hand."""
     source = graph.port(rank=graph.integer(2, 4))
@@ -143,5 +166,5 @@ def padded_sum(graph: Construction) -> None:
 
 RARE_PIECES: tuple[Callable[[Construction], None], ...] = (
     padded_sum,
-    product_of_pixels, rotation, sequence, function, contributed, scan, two_products, two_products,
+    product_of_pixels, upscaling, rotation, sequence, function, contributed, scan, two_products, two_products,
 )  # fmt: skip

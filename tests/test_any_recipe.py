@@ -115,7 +115,7 @@ def test_any_combination_builds_and_its_module_is_alive(combination: Combination
         recipe = load_recipe(combination.recipe(Path(folder)))
     model = cast(EfficientSAM3, build_model(recipe).module)
     program = segment_program(model, recipe.detection)
-    shapes = {port.name: port.shape for port in program.inputs}
+    shapes = {port.name: port.sides() for port in program.inputs}
     assert shapes["token_ids"] == (1, combination.context_length)
 
     def run(feeds: dict[str, Array]) -> Outputs:
@@ -142,7 +142,7 @@ def test_any_combination_compiles_to_its_modules_numbers(combination: Combinatio
     compared = {one.what for one in session.manifest.verification if one.program == "segment"}
     assert compared >= {port.name for port in session.program.outputs}
     assert session.manifest.reading().context_length == combination.context_length
-    assert_alive(session.run, {port.name: port.shape for port in session.program.inputs})
+    assert_alive(session.run, {port.name: port.sides() for port in session.program.inputs})
 
 
 # What no recipe may say

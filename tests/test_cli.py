@@ -84,12 +84,12 @@ def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
         (
             "comple",
             "unknown subcommand `comple`; did you mean `compile`? subcommands: "
-            "compile, track, segment, bench, validate, golden, optimize, inspect, schema",
+            "compile, track, segment, masks, bench, validate, golden, optimize, inspect, schema",
         ),
         (
             "zzz",
             "unknown subcommand `zzz`; subcommands: "
-            "compile, track, segment, bench, validate, golden, optimize, inspect, schema (see samonnx --help)",
+            "compile, track, segment, masks, bench, validate, golden, optimize, inspect, schema (see samonnx --help)",
         ),
         ("--verbose", "unknown option `--verbose`; subcommands: compile,"),
     ],

@@ -222,7 +222,8 @@ def test_a_guide_that_prints_something_else_is_found_out(tmp_path: Path, monkeyp
 
 def test_every_block_of_a_guide_has_a_language_that_is_run_or_shown() -> None:
     languages = {block.language for guide in GUIDES for block in fenced(guide)}
-    assert languages <= {"python", "text", "yaml", "toml", "sh"}
+    # "py": needs an artifact, and is run by tests/test_xmem_tracker_on_artifact.py
+    assert languages <= {"python", "py", "text", "yaml", "toml", "sh"}
     for guide in GUIDES:
         assert text_of(guide).count("\n```") == 2 * len(fenced(guide)), f"{guide}: a block without a language"
 
@@ -269,11 +270,11 @@ def letters_of(manifest: Manifest, program: str) -> Mapping[str, int]:
             "L": manifest.reading().context_length,
             "B": detection.boxes,
             "K": detection.points,
-            "D": features.shape[1],
+            "D": features.sides()[1],
         }
     else:
         memory = manifest.tracking()
-        ports = {port.name: port.shape for port in manifest.program("track").inputs}
+        ports = {port.name: port.sides() for port in manifest.program("track").inputs}
         own = {
             "O": memory.objects,
             "K": memory.points,
@@ -391,6 +392,18 @@ SAM2 = BranchDocument(
     46,
     "samonnx.models.sam2:build",
 )
+XMEM = BranchDocument(
+    "docs/branch_points_xmem.md", "golden/xmem/NOTES.md", "## Runtime branches\n", 21, "samonnx.models.xmem:build"
+)
+SAM = BranchDocument(
+    "docs/branch_points_sam.md",
+    "golden/sam1/NOTES.md",
+    "## Runtime branches (vit_b, 1024 x 1024)\n",
+    16,
+    "samonnx.models.sam:build",
+)
+SAM_AND_XMEM = "samonnx.models.sam_xmem:build"
+"""The factory of models that have the branches of both."""
 
 
 def called_pins(text: str) -> set[str]:
@@ -399,7 +412,7 @@ def called_pins(text: str) -> set[str]:
     return {code for codes in lists for code in re.findall(r"`([^`]+)`", codes)}
 
 
-@pytest.mark.parametrize("document", [SAM3, SAM2], ids=lambda document: str(document.path))
+@pytest.mark.parametrize("document", [SAM3, SAM2, SAM, XMEM], ids=lambda document: str(document.path))
 def test_every_branch_of_the_original_is_a_pin_or_explained(document: BranchDocument) -> None:
     originals, listed = document.originals(), document.rows()
     assert len(originals) == document.count
@@ -411,7 +424,7 @@ def test_every_branch_of_the_original_is_a_pin_or_explained(document: BranchDocu
 
 def test_every_recipe_is_of_a_model_that_has_a_document_of_branch_points() -> None:
     factories = {load_recipe(recipe).model.factory for recipe in (ROOT / "recipes").glob("*.yaml")}
-    assert factories == {SAM3.factory, SAM2.factory}
+    assert factories == {SAM3.factory, SAM2.factory, SAM.factory, XMEM.factory, SAM_AND_XMEM}
 
 
 def test_the_pins_of_sam_3s_branch_tables_are_those_of_its_recipes() -> None:

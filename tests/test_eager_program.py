@@ -155,7 +155,7 @@ def test_all_programs_of_a_recipe_together_run_each_component_once() -> None:
         features = run.values(programs["encode_image"], feeds)
         words = run.values(programs["encode_text"], feeds)
         examples = {
-            port.name: torch.full(port.shape, -1, dtype=torch.int32 if port.dtype == "int32" else torch.float32)
+            port.name: torch.full(port.sides(), -1, dtype=torch.int32 if port.dtype == "int32" else torch.float32)
             for port in programs["segment"].inputs
             if port.name.startswith("prompt_")
         }

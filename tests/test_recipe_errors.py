@@ -48,7 +48,8 @@ def test_an_unknown_key_at_the_top_lists_extends_too() -> None:
 def test_an_unknown_program_is_an_unknown_key() -> None:
     assert message(GOOD.replace("track", "segmant")) == (
         "a.yaml:4: unknown key `segmant` in `programs`; did you mean `segment`? "
-        "allowed: encode_text, encode_image, ground, segment, track, step, predict"
+        "allowed: encode_text, encode_image, ground, segment, track, start, consolidate, track_and_consolidate, step, "
+        "predict, segment_prompt"
     )
 
 
@@ -84,7 +85,7 @@ def test_a_base_is_not_a_recipe_by_itself() -> None:
     said = message("memory: {recent_slots: 4}\n")
     assert said.startswith("3 problems:\n  a.yaml:1: the recipe lacks the key `name`: a string")
     assert "a.yaml:1: the recipe lacks the key `model`: a mapping with the keys factory, args" in said
-    programs = "encode_text, encode_image, ground, segment, track, step"
+    programs = "encode_text, encode_image, ground, segment, track"
     assert f"a.yaml:1: the recipe lacks the key `programs`: a mapping with the keys {programs}" in said
 
 

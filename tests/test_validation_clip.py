@@ -9,7 +9,7 @@ from PIL import Image
 from samonnx.runtime.prompts import Box, PromptError, Prompts
 from samonnx.seeded import seeded_frame
 from samonnx.validation_clip import synthetic_clip, video_clip
-from samonnx.verify_recipe import clip_prompts
+from samonnx.verify_tracked import clip_prompts
 
 BOX = Prompts(boxes=(Box(1, 2, 5, 6),))
 

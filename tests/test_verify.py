@@ -157,6 +157,18 @@ def test_all_problems_are_listed_but_not_more_than_ten() -> None:
     assert len(said.splitlines()) == 11
 
 
+def test_a_long_table_of_whole_numbers_is_read_by_shape_inference() -> None:
+    """It stands in the weights file, and the sum may be a shape as far as shape inference knows."""
+    model = model_of("g (int64[400] x) => (int64[400] y) { y = Add(x, x) }")
+    table = ir.tensor(np.arange(400, dtype=np.int64), name="table")
+    given = ir.Value(name="table", const_value=table, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([400]))
+    model.graph.initializers["table"] = given
+    node = next(iter(model.graph))
+    node.replace_input_with(1, given)
+    check_structure(model, "consolidate", "onnx")
+    np.testing.assert_array_equal(table.numpy(), np.arange(400))
+
+
 @pytest.mark.parametrize(
     "graph",
     [

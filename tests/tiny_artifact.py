@@ -96,7 +96,7 @@ def manifest_of(programs: Mapping[str, Mapping[str, ir.Model]], recipe_digest: s
     ports = {port.name: port for program in described for port in (*program.inputs, *program.outputs)}
     empties = {"bank.memory": 0.0, "bank.memory_frame": -1}
     pairs = (
-        BankPair(name, f"next_{name}", ports[name].dtype, ports[name].shape, empty)
+        BankPair(name, f"next_{name}", ports[name].dtype, ports[name].sides(), empty)
         for name, empty in empties.items()
         if name in ports
     )

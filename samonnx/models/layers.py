@@ -67,14 +67,16 @@ class ProjectedAttention(nn.Module):
         projected: Tensor = self.out_proj(merged)
         return projected
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """`key_mask`: bool [B, 1, 1, keys], false keys are not attended (None: all are)."""
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None, rows: int | None = None
+    ) -> Tensor:
+        """`key_mask`: bool [B, 1, 1, keys], false keys are not attended (None: all are). `rows`: the B of all of them,
+        where some are given once for all, as f32 [1, ...]: these are projected once."""
         if key_mask is not None:
             # ONNX Runtime's Attention takes a mask for every query and broadcasts only its batch and heads.
             key_mask = key_mask.expand(-1, -1, q.shape[1], -1)
-        return self.attend(
-            self.split_heads(self.q_proj(q)),
-            self.split_heads(self.k_proj(k)),
-            self.split_heads(self.v_proj(v)),
-            key_mask,
-        )
+        projected = (self.split_heads(part) for part in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
+        if rows is not None:
+            projected = (part.expand(rows, -1, -1, -1) for part in projected)
+        q, k, v = projected
+        return self.attend(q, k, v, key_mask)

@@ -62,11 +62,13 @@ class MaskDecoderParts(nn.Module):
         sparse: Tensor,
         sparse_valid: Tensor | None,
         dense: Tensor,
+        one_image: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The two-way transformer on the decoder's own tokens, f32 [tokens, C], and the prompts.
 
         image f32 [O, C, h, w]; image_position f32 [1, C, h, w]; sparse f32 [O, T, C]; sparse_valid bool [O, T] or None
         (all count); dense f32 [O or 1, C, h or 1, w or 1] → tokens f32 [O, own + T, C], embedding f32 [O, C, h, w].
+        `one_image`: image and dense are f32 [1, ...], the same for all objects.
         """
         objects = sparse.shape[0]
         tokens = torch.cat((own[None].expand(objects, -1, -1), sparse), dim=1)
@@ -78,7 +80,7 @@ class MaskDecoderParts(nn.Module):
         height, width = embedding.shape[-2:]
         cells = embedding.flatten(2).transpose(1, 2)
         position = image_position.flatten(2).transpose(1, 2)
-        tokens, cells = self.transformer(cells, position, tokens, mask)
+        tokens, cells = self.transformer(cells, position, tokens, mask, one_image)
         return tokens, cells.transpose(1, 2).unflatten(2, (height, width))
 
     def masks(self, mask_tokens: Tensor, embedding: Tensor, finer: tuple[Tensor, Tensor] | None = None) -> Tensor:

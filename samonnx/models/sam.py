@@ -111,7 +111,8 @@ class Sam(nn.Module):
         -1 an empty place; mask_input f32 [O, 1, 4h, 4w], logits; mask_input_valid bool [O]. What lies in empty places
         and in masks that are not valid does not matter. Raises SamonnxError for other shapes.
         """
-        self._check(features, point_coords, point_labels, mask_input, mask_input_valid)
+        self._check(features, point_coords, point_labels)
+        self._check_masks(point_labels, mask_input, mask_input_valid)
         encoder = self.prompt_encoder
         sparse, valid = encoder.padded_point_tokens(point_coords, point_labels)
         given = mask_input_valid[:, None, None, None]
@@ -120,21 +121,33 @@ class Sam(nn.Module):
         masks: SamMasks = self.mask_decoder(image, encoder.dense_position(), sparse, valid, dense)
         return masks
 
-    def _check(self, features: Tensor, coords: Tensor, labels: Tensor, mask: Tensor, valid: Tensor) -> None:
+    def predict_points(self, features: Tensor, point_coords: Tensor, point_labels: Tensor) -> SamMasks:
+        """`predict` of prompts none of which has a mask: what depends on the image alone is computed once for all."""
+        self._check(features, point_coords, point_labels)
+        encoder = self.prompt_encoder
+        sparse, valid = encoder.padded_point_tokens(point_coords, point_labels)
+        masks: SamMasks = self.mask_decoder(
+            features, encoder.dense_position(), sparse, valid, encoder.no_mask_map(), one_image=True
+        )
+        return masks
+
+    def _check(self, features: Tensor, coords: Tensor, labels: Tensor) -> None:
         prompts, places, sizes = labels.shape[0], labels.shape[-1], self.sizes
-        expected: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-            "features": (features, (1, sizes.hidden_dim, sizes.grid, sizes.grid)),
-            "point_labels": (labels, (prompts, places)),
-            "point_coords": (coords, (prompts, places, 2)),
-            "mask_input": (mask, (prompts, 1, sizes.low_res, sizes.low_res)),
-            "mask_input_valid": (valid, (prompts,)),
-        }
-        for name, (tensor, shape) in expected.items():
-            if tuple(tensor.shape) != shape:
-                raise SamonnxError(
-                    f"{name}: {list(tensor.shape)} found, {list(shape)} expected for point_labels {list(labels.shape)} "
-                    f"and an image of {sizes.image_size} pixels a side"
-                )
+        self._require("features", features, (1, sizes.hidden_dim, sizes.grid, sizes.grid), labels)
+        self._require("point_labels", labels, (prompts, places), labels)
+        self._require("point_coords", coords, (prompts, places, 2), labels)
+
+    def _check_masks(self, labels: Tensor, mask: Tensor, valid: Tensor) -> None:
+        prompts, low = labels.shape[0], self.sizes.low_res
+        self._require("mask_input", mask, (prompts, 1, low, low), labels)
+        self._require("mask_input_valid", valid, (prompts,), labels)
+
+    def _require(self, name: str, tensor: Tensor, shape: tuple[int, ...], labels: Tensor) -> None:
+        if tuple(tensor.shape) != shape:
+            raise SamonnxError(
+                f"{name}: {list(tensor.shape)} found, {list(shape)} expected for point_labels {list(labels.shape)} "
+                f"and an image of {self.sizes.image_size} pixels a side"
+            )
 
 
 def corner_places(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,9 +36,15 @@ class SamMaskDecoder(MaskDecoderParts):
         super().__init__(channels, hidden, heads)
 
     def forward(
-        self, image: Tensor, image_position: Tensor, sparse: Tensor, sparse_valid: Tensor | None, dense: Tensor
+        self,
+        image: Tensor,
+        image_position: Tensor,
+        sparse: Tensor,
+        sparse_valid: Tensor | None,
+        dense: Tensor,
+        one_image: bool = False,
     ) -> SamMasks:
         """Inputs as in `attend`."""
         own = torch.cat((self.iou_token.weight, self.mask_tokens.weight))
-        tokens, embedding = self.attend(own, image, image_position, sparse, sparse_valid, dense)
+        tokens, embedding = self.attend(own, image, image_position, sparse, sparse_valid, dense, one_image)
         return SamMasks(self.masks(tokens[:, 1:5], embedding), self.iou_prediction_head(tokens[:, 0]))

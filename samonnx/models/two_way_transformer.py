@@ -47,8 +47,17 @@ class TwoWayBlock(nn.Module):
         self.first = first
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_position: Tensor, image_position: Tensor, token_mask: Tensor | None
+        self,
+        tokens: Tensor,
+        image: Tensor,
+        token_position: Tensor,
+        image_position: Tensor,
+        token_mask: Tensor | None,
+        one_image: bool = False,
     ) -> tuple[Tensor, Tensor]:
+        """`one_image`: `image` is f32 [1, cells, width], the same for all objects, and what is projected from it is so
+        once; it leaves as f32 [O, cells, width]."""
+        rows = tokens.shape[0] if one_image else None
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens, token_mask)
         else:
@@ -56,14 +65,14 @@ class TwoWayBlock(nn.Module):
             tokens = tokens + self.self_attn(q, q, tokens, token_mask)
         tokens = self.norm1(tokens)
         k = image + image_position
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_position, k, image))
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_position, k, image, rows=rows))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(k, tokens + token_position, tokens, token_mask))
+        image = self.norm4(image + self.cross_attn_image_to_token(k, tokens + token_position, tokens, token_mask, rows))
         return tokens, image
 
 
 class TwoWayTransformer(nn.Module):
-    """tokens f32 [O, T, width], image f32 [O, cells, width] → both, updated."""
+    """tokens f32 [O, T, width], image f32 [O, cells, width] ([1, cells, width] if `one_image`) → both, updated."""
 
     def __init__(self, width: int, heads: int, hidden: int, depth: int = 2, numbered_mlp: bool = False) -> None:
         super().__init__()
@@ -74,12 +83,12 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(
-        self, image: Tensor, image_position: Tensor, tokens: Tensor, token_mask: Tensor | None
+        self, image: Tensor, image_position: Tensor, tokens: Tensor, token_mask: Tensor | None, one_image: bool = False
     ) -> tuple[Tensor, Tensor]:
         """`token_mask`: bool [O, 1, 1, T], false tokens are attended by nobody (None: all count)."""
         position = tokens
-        for layer in self.layers:
-            tokens, image = layer(tokens, image, position, image_position, token_mask)
+        for i, layer in enumerate(self.layers):
+            tokens, image = layer(tokens, image, position, image_position, token_mask, one_image and i == 0)
         q = tokens + position
         tokens = self.norm_final_attn(tokens + self.final_attn_token_to_image(q, image + image_position, image))
         return tokens, image

@@ -21,7 +21,17 @@ from samonnx.models.xmem_decoder import Decoder
 from samonnx.models.xmem_encoders import KeyEncoder, KeyProjection, ValueEncoder
 from samonnx.models.xmem_masks import sum_of_others
 
-__all__ = ["IMAGE_MEAN", "IMAGE_STD", "STRIDE", "FrameFeatures", "XMem", "XMemWidths", "build", "widen_single_object"]
+__all__ = [
+    "IMAGE_MEAN",
+    "IMAGE_STD",
+    "STRIDE",
+    "FrameFeatures",
+    "XMem",
+    "XMemWidths",
+    "args_of_shapes",
+    "build",
+    "widen_single_object",
+]
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -118,6 +128,11 @@ class XMem(nn.Module):
         self.key_proj = KeyProjection(16 * widths.trunk, widths.key)
         self.decoder = Decoder(widths.trunk, widths.value, widths.sensory)
 
+    @staticmethod
+    def checkpoint_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of a checkpoint as this module takes them, see `widen_single_object`."""
+        return widen_single_object(tensors)
+
     def encode_key(self, image: Tensor) -> FrameFeatures:
         """image f32 [1, 3, 16h, 16w], normalised and padded."""
         f16, f8, f4 = self.key_encoder(image)
@@ -134,6 +149,19 @@ class XMem(nn.Module):
         """readout f32 [O, V, h, w]; sensory f32 [O, C, h, w] → logits f32 [O, 16h, 16w], the new sensory state."""
         logits, updated = self.decoder(features.f16, features.f8, features.f4, readout, sensory)
         return logits, updated
+
+
+def args_of_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, int | tuple[int, ...]]:
+    """Arguments of `build` for a checkpoint of these shapes. Raises SamonnxError where it is no XMem checkpoint."""
+    widths = XMemWidths.of_shapes(shapes)
+    return {
+        "key_dim": widths.key,
+        "value_dim": widths.value,
+        "hidden_dim": widths.sensory,
+        "trunk_dim": widths.trunk,
+        "key_blocks": widths.key_blocks,
+        "value_blocks": widths.value_blocks,
+    }
 
 
 def widen_single_object(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

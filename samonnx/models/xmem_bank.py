@@ -31,17 +31,13 @@ from torch import Tensor
 
 from samonnx.errors import SamonnxError
 from samonnx.models.xmem import FrameFeatures, XMemWidths
-from samonnx.models.xmem_affinity import similarity, top_weights
 
 __all__ = [
     "MemorySizes",
-    "Reading",
     "XMemBank",
-    "count_usage",
     "empty_bank",
     "long_is_filled",
     "memory_due",
-    "read_memory",
     "working_is_full",
     "write_memory",
 ]
@@ -183,94 +179,47 @@ def working_is_full(bank: XMemBank) -> Tensor:
     return (bank.working_frame >= 0).all()
 
 
-def long_is_filled(bank: XMemBank) -> Tensor:
-    """bool [L]."""
-    return torch.arange(bank.long_key.shape[0], dtype=torch.int32) < bank.long_count
-
-
-class Reading(NamedTuple):
-    """`readout` f32 [O, V, h, w], zeros for an object that has nothing to read; `working_usage` f32 [T, n] and
-    `long_usage` f32 [L]: sums of the weights over all positions."""
-
-    readout: Tensor
-    working_usage: Tensor
-    long_usage: Tensor
-
-
-def read_memory(bank: XMemBank, key: Tensor, selection: Tensor, top_k: int, together: bool = False) -> Reading:
-    """key, selection f32 [1, K, h, w] of the frame.
-
-    `together` promises that all objects joined on the same frame, and saves a top-k for each (the general form gives
-    the same then). Values are gathered for the k elements of a position, instead of a product with all of them.
-    """
-    frame = torch.cat(
-        [
-            torch.where(long_is_filled(bank), bank.long_frame, -1),
-            bank.working_frame[:, None].expand(-1, bank.working_key.shape[1]).flatten(),
-        ]
-    )
-    similarities = similarity(
-        torch.cat([bank.long_key, bank.working_key.flatten(0, 1)]),
-        torch.cat([bank.long_shrinkage, bank.working_shrinkage.flatten()]),
-        key[0].flatten(1).T,
-        selection[0].flatten(1).T,
-    )
-    since = bank.object_since[:, None]
-    valid = (frame >= 0)[None] if together else (since >= 0) & (frame >= 0) & (frame >= since)
-    weight, index = top_weights(similarities[None], valid[:, None], top_k)
-
-    values = torch.cat([bank.long_value, bank.working_value.flatten(1, 2)], 1)
-    objects, elements = values.shape[:2]
-    rows = index + (torch.arange(objects) * elements)[:, None, None]
-    gathered = values.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
-    readout = (weight[:, :, None] @ gathered)[:, :, 0]
-
-    first = torch.where(bank.object_since >= 0, bank.object_since, FAR).argmin(0, keepdim=True)
-    row = torch.zeros_like(first) if together else first
-    counted, counted_index = weight.index_select(0, row).flatten(), index.index_select(0, row).flatten()
-    usage = torch.zeros_like(values[0, :, 0]).scatter_add(0, counted_index, counted)
-    capacity = bank.long_key.shape[0]
-    return Reading(
-        readout.transpose(1, 2).unflatten(2, key.shape[-2:]),
-        usage[capacity:].unflatten(0, bank.working_use.shape),
-        usage[:capacity],
-    )
-
-
-def count_usage(bank: XMemBank, reading: Reading, counted: Tensor) -> XMemBank:
-    """Add the reading to the counters, if `counted` (bool [])."""
-    working = (counted & (bank.working_frame >= 0))[:, None]
-    long = counted & long_is_filled(bank)
-    return bank._replace(
-        working_use=torch.where(working, bank.working_use + reading.working_usage, bank.working_use),
-        working_life=torch.where(working, bank.working_life + 1, bank.working_life),
-        long_use=torch.where(long, bank.long_use + reading.long_usage, bank.long_use),
-        long_life=torch.where(long, bank.long_life + 1, bank.long_life),
-    )
+def long_is_filled(bank: XMemBank, of_places: Tensor) -> Tensor:
+    """bool [L]; `of_places` is any tensor of the bank with L as its first axis."""
+    return torch.arange(of_places.shape[0], dtype=torch.int32) < bank.long_count
 
 
 def _slot_to_write(frame: Tensor) -> Tensor:
-    """i32 [T] → bool [T], one true: an empty slot, or that of the oldest frame but the first."""
+    """i32 [T] → i64 [1], an empty slot, or that of the oldest frame but the first."""
     filled = frame >= 0
     first = filled & (frame == torch.where(filled, frame, FAR).amin(0, keepdim=True))
     badness = torch.where(filled, FAR // 2 - frame, FAR)
     badness = torch.where(first, -1, badness)
-    return torch.arange(frame.shape[0]) == badness.argmax(0)
+    return badness.argmax(0, keepdim=True)
 
 
 def write_memory(bank: XMemBank, features: FrameFeatures, value: Tensor, written: Tensor) -> XMemBank:
-    """Put frame `frame_count` into a slot, if `written` (bool []); value f32 [O, V, h, w]."""
-    slot = _slot_to_write(bank.working_frame) & written
-    cell, channel = slot[:, None], slot[:, None, None]
-    key, shrinkage, selection = (x[0].flatten(1).T for x in (features.key, features.shrinkage, features.selection))
-    rows = value.flatten(2).transpose(1, 2)[:, None]
+    """Put frame `frame_count` into a slot, if `written` (bool []); value f32 [O, V, h, w].
+
+    The slot is taken out, chosen and put back, so that the other slots are copied and not computed.
+    """
+    slot = _slot_to_write(bank.working_frame)
+    key, shrinkage, selection = (
+        x[0].flatten(1).T[None] for x in (features.key, features.shrinkage, features.selection)
+    )
+    rows = value.flatten(2).transpose(1, 2)
+    objects = torch.arange(rows.shape[0])
+
+    def put(new: Tensor, old: Tensor) -> Tensor:
+        kept = old.index_select(0, slot)
+        return old.index_put((slot,), torch.where(written, new, kept))
+
+    unused = torch.zeros_like(shrinkage[:, :, 0])
+    kept_values = bank.working_value.index_select(1, slot)[:, 0]
     return bank._replace(
-        working_key=torch.where(channel, key, bank.working_key),
-        working_shrinkage=torch.where(cell, shrinkage[:, 0], bank.working_shrinkage),
-        working_selection=torch.where(channel, selection, bank.working_selection),
-        working_value=torch.where(channel, rows, bank.working_value),
-        working_use=torch.where(cell, 0.0, bank.working_use),
-        working_life=torch.where(cell, NEW_LIFE, bank.working_life),
-        working_frame=torch.where(slot, bank.frame_count, bank.working_frame),
+        working_key=put(key, bank.working_key),
+        working_shrinkage=put(shrinkage[:, :, 0], bank.working_shrinkage),
+        working_selection=put(selection, bank.working_selection),
+        working_value=bank.working_value.index_put(
+            (objects, slot.expand(rows.shape[0])), torch.where(written, rows, kept_values)
+        ),
+        working_use=put(unused, bank.working_use),
+        working_life=put(unused + NEW_LIFE, bank.working_life),
+        working_frame=put(bank.frame_count[None], bank.working_frame),
         last_memory=torch.where(written, bank.frame_count, bank.last_memory),
     )

@@ -110,7 +110,7 @@ def choose_prototypes(found: Candidates, object_since: Tensor, count: int) -> Pr
 
 def survivors(bank: XMemBank, sizes: MemorySizes) -> Tensor:
     """Step 1: bool [L], the long-term elements that stay."""
-    filled = long_is_filled(bank)
+    filled = long_is_filled(bank, bank.long_use)
     usage = torch.where(filled, _usage(bank.long_use, bank.long_life), torch.finfo(bank.long_use.dtype).max)
     surplus = bank.long_count - (sizes.long_term - sizes.prototypes)
     threshold = usage.sort().values.index_select(0, (surplus - 1).clamp(min=0).to(torch.int64)[None])

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from samonnx.errors import SamonnxError
-from samonnx.models.xmem import STRIDE, XMem
-from samonnx.models.xmem_bank import MemorySizes, XMemBank, count_usage, read_memory, write_memory
+from samonnx.models.xmem import STRIDE, FrameFeatures, XMem
+from samonnx.models.xmem_bank import MemorySizes, XMemBank, write_memory
 from samonnx.models.xmem_consolidation import consolidate
 from samonnx.models.xmem_masks import aggregate, crop, merge_given, pad, padded_size
+from samonnx.models.xmem_reading import Reading, count_usage, find_elements, read_elements
 
-__all__ = ["XMemFrame", "XMemStep"]
+__all__ = ["FrameFlags", "XMemFrame", "XMemStep", "joined", "merged_probabilities", "next_bank", "of_objects"]
 
 
 class XMemFrame(NamedTuple):
@@ -37,9 +38,18 @@ class XMemFrame(NamedTuple):
     bank: XMemBank
 
 
+class FrameFlags(NamedTuple):
+    """`is_given` bool [O], objects with a mask; `memory_frame`, `last_frame` bool []: upstream's are `memory_due`, and
+    `end`, which leaves memory as it is."""
+
+    is_given: Tensor
+    memory_frame: Tensor
+    last_frame: Tensor
+
+
 class XMemStep(nn.Module):
-    """`together`: all objects join on the same frame, see `read_memory`; `consolidates`: a step that fills the working
-    memory consolidates it too (otherwise the caller does, before the next frame)."""
+    """`together`: all objects join on the same frame, see `find_elements`; `consolidates`: a step that fills the
+    working memory consolidates it too (otherwise the caller does, before the next frame)."""
 
     def __init__(self, model: XMem, sizes: MemorySizes, together: bool = False, consolidates: bool = False) -> None:
         super().__init__()
@@ -57,39 +67,62 @@ class XMemStep(nn.Module):
         last_frame: Tensor,
         bank: XMemBank,
     ) -> XMemFrame:
-        """image f32 [1, 3, H, W], normalised; masks f32 [O, H, W] of 0 and 1, looked at where is_given, bool [O];
-        memory_frame, last_frame bool []: upstream's are `memory_due`, and `end`, which leaves memory as it is.
+        """image f32 [1, 3, H, W], normalised; masks f32 [O, H, W] of 0 and 1, looked at where is_given; flags as in
+        `FrameFlags`.
 
         Raises SamonnxError for masks of another size, another number of objects than the bank holds, a bank for frames
         of another size.
         """
         _check_shapes(image, masks, is_given, bank)
-        known_before = bank.object_since >= 0
-        since = torch.where(is_given & ~known_before, bank.frame_count, bank.object_since)
-        known = since >= 0
-        predicts = (known & ~is_given).any()
-        writes = memory_frame & known.any()
-        sensory = _of(known_before, bank.sensory)
+        flags, known_before = FrameFlags(is_given, memory_frame, last_frame), bank.object_since >= 0
+        sensory = of_objects(known_before, bank.sensory)
 
         padded = pad(image)
         features = self.model.encode_key(padded)
-        reading = read_memory(bank, features.key, features.selection, self.sizes.top_k, self.together)
+        found = find_elements(bank, features.key, features.selection, self.sizes.top_k, self.together)
+        reading = read_elements(bank, found, features.key.shape[-2], features.key.shape[-1])
         logits, carried = self.model.decode(features, reading.readout, sensory)
-        predicted = aggregate(logits.sigmoid(), known_before)
-        merged = aggregate(merge_given(predicted[1:], pad(masks), is_given), known)
-        probabilities = torch.where(is_given.any(), merged, predicted)
-
+        probabilities = merged_probabilities(logits, masks, is_given, bank)
         value, encoded = self.model.encode_value(padded, features.f16, sensory, probabilities[1:])
-        carries = predicts & ~memory_frame & ~last_frame
-        carried = torch.where(carries, _of(known_before, carried), sensory)
-        bank = write_memory(count_usage(bank, reading, predicts), features, value, writes)._replace(
-            sensory=torch.where(writes, _of(known, encoded), carried),
-            object_since=since,
-            frame_count=bank.frame_count + 1,
-        )
+        bank = next_bank(bank, flags, reading, features, carried, value, encoded)
         if self.consolidates:
             bank = consolidate(bank, self.sizes)
         return XMemFrame(crop(probabilities, image.shape[-2], image.shape[-1]), bank)
+
+
+def joined(bank: XMemBank, is_given: Tensor) -> Tensor:
+    """i32 [O], `object_since` with the objects whose first mask this frame gives."""
+    return torch.where(is_given & (bank.object_since < 0), bank.frame_count, bank.object_since)
+
+
+def merged_probabilities(logits: Tensor, masks: Tensor, is_given: Tensor, bank: XMemBank) -> Tensor:
+    """Step 3: logits f32 [O, 16h, 16w], masks f32 [O, H, W] → f32 [1 + O, 16h, 16w]."""
+    predicted = aggregate(logits.sigmoid(), bank.object_since >= 0)
+    merged = aggregate(merge_given(predicted[1:], pad(masks), is_given), joined(bank, is_given) >= 0)
+    return torch.where(is_given.any(), merged, predicted)
+
+
+def next_bank(
+    bank: XMemBank,
+    flags: FrameFlags,
+    reading: Reading,
+    features: FrameFeatures,
+    carried: Tensor,
+    value: Tensor,
+    encoded: Tensor,
+) -> XMemBank:
+    """Counters, memory and sensory state after the frame: `carried` is the decoder's, `encoded` the value encoder's,
+    f32 [O, C, h, w]; value f32 [O, V, h, w]. Of `features` key, shrinkage and selection are read."""
+    known_before, since = bank.object_since >= 0, joined(bank, flags.is_given)
+    known = since >= 0
+    predicts, writes = (known & ~flags.is_given).any(), flags.memory_frame & known.any()
+    carries = predicts & ~flags.memory_frame & ~flags.last_frame
+    kept = torch.where(carries, of_objects(known_before, carried), of_objects(known_before, bank.sensory))
+    return write_memory(count_usage(bank, reading, predicts), features, value, writes)._replace(
+        sensory=torch.where(writes, of_objects(known, encoded), kept),
+        object_since=since,
+        frame_count=bank.frame_count + 1,
+    )
 
 
 def _check_shapes(image: Tensor, masks: Tensor, is_given: Tensor, bank: XMemBank) -> None:
@@ -110,6 +143,6 @@ def _check_shapes(image: Tensor, masks: Tensor, is_given: Tensor, bank: XMemBank
         )
 
 
-def _of(known: Tensor, state: Tensor) -> Tensor:
+def of_objects(known: Tensor, state: Tensor) -> Tensor:
     """f32 [O, C, h, w], zeros for rows without an object."""
     return torch.where(known[:, None, None, None], state, 0.0)

@@ -11,7 +11,15 @@ from samonnx.programs.program import Port
 if TYPE_CHECKING:
     from samonnx.recipe import DetectionSpec
 
-__all__ = ["detection_ports", "image_map_ports", "image_port", "prompt_ports", "text_ports", "token_port"]
+__all__ = [
+    "detection_ports",
+    "image_map_ports",
+    "image_port",
+    "normalised_image_port",
+    "prompt_ports",
+    "text_ports",
+    "token_port",
+]
 
 F32, I32, FLAG = "float32", "int32", "bool"
 
@@ -20,7 +28,13 @@ LABELS = "1 positive (like this), 0 negative (not like this), -1 empty place"
 
 def image_port(model: TrackedModel) -> Port:
     """`image`, normalised as the model has it."""
-    size, mean, std = model.tracker.sizes.image_size, model.image_mean, model.image_std
+    return normalised_image_port(model.tracker.sizes.image_size, model.image_mean, model.image_std)
+
+
+def normalised_image_port(
+    size: int, mean: tuple[float, ...], std: tuple[float, ...], around: str | None = None
+) -> Port:
+    """`image` f32 [1, 3, size, size], RGB of `mean` and `std` in 0…1; `around`: what is where the picture ends."""
 
     def numbers(values: tuple[float, ...]) -> str:
         return str(values[0]) if len(set(values)) == 1 else f"({', '.join(map(str, values))})"
@@ -31,8 +45,9 @@ def image_port(model: TrackedModel) -> Port:
         "image",
         F32,
         (1, 3, size, size),
-        f"frame, RGB, normalised as (x / 255 - {numbers(mean)}) / {numbers(std)}; encoded once for everything that is "
-        "asked of it",
+        f"frame, RGB, normalised as (x / 255 - {numbers(mean)}) / {numbers(std)}"
+        + (f"; {around}" if around else "")
+        + "; encoded once for everything that is asked of it",
         f"{lowest:.3g} … {highest:.3g}",
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from samonnx.errors import SamonnxError
 from samonnx.models.tracker import TrackedModel, Tracker
 from samonnx.programs.detect_ports import image_port
 from samonnx.programs.image_encoder import frame_encoder
@@ -64,8 +65,16 @@ def encode_frame_program(model: TrackedModel) -> Program:
 
 
 def predict_program(model: TrackedModel, spec: PredictSpec) -> Program:
-    """Features and prompts → masks of O objects, three candidates and the single mask each."""
+    """Features and prompts → masks of O objects, three candidates and the single mask each.
+
+    Raises SamonnxError for a symbolic number of objects.
+    """
     sizes = model.tracker.sizes
+    if spec.objects is None:
+        raise SamonnxError(
+            "programs.predict.objects: null found, a number of at least 1 expected: only the original SAM's predict "
+            "takes any number of prompts (samonnx.models.sam:build)"
+        )
     o, k, s, low = spec.objects, spec.points, sizes.image_size, 4 * sizes.grid
     f32, logits = "float32", f"mask logits at 4 times the grid of {sizes.grid} x {sizes.grid} cells"
     inputs = (

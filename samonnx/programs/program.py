@@ -23,19 +23,22 @@ class TypedPort:
     dtype: str
     shape: tuple[int | str, ...]
 
+    def sides(self, sizes: Mapping[str, int] = MappingProxyType({})) -> tuple[int, ...]:
+        """`shape` with the symbolic dimensions as in `sizes`."""
+        return tuple(side if isinstance(side, int) else sizes[side] for side in self.shape)
+
 
 @dataclass(frozen=True)
 class Port(TypedPort):
-    """An input or output of a program, all of whose sizes are known; `range` says which values make sense."""
+    """An input or output of a program; `range` says which values make sense."""
 
-    shape: tuple[int, ...]
     meaning: str
     range: str = ""
 
 
-def example_tensors(ports: Iterable[Port]) -> dict[str, Tensor]:
-    """Zeros of each port's dtype and shape, by name."""
-    return {port.name: torch.zeros(port.shape, dtype=_DTYPES[port.dtype]) for port in ports}
+def example_tensors(ports: Iterable[Port], sizes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Tensor]:
+    """Zeros of each port's dtype and shape, by name; `sizes` of the symbolic dimensions, by their names."""
+    return {port.name: torch.zeros(port.sides(sizes), dtype=_DTYPES[port.dtype]) for port in ports}
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Specialisation:
 
     `pinned` inputs are constants (a fill value each), and inputs that nothing reads then are dropped. `filled` promises
     that only the first so many slots of the bank hold a memory; `components` (by the name of the component whose place
-    they take) compute with these alone, and inputs and outputs stay the program's.
+    they take) compute with these alone, and inputs and outputs stay the program's. `unchanged` promises that these
+    outputs (`next_bank.X`) would equal their inputs (`bank.X`): the graph does not give them.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Specialisation:
     pinned: Mapping[str, float | int | bool] = field(default_factory=lambda: MappingProxyType({}))
     filled: int | None = None
     components: Mapping[str, Component] = field(default_factory=lambda: MappingProxyType({}))
+    unchanged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

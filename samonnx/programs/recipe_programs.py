@@ -9,12 +9,18 @@ from torch import nn
 
 from samonnx.errors import SamonnxError
 from samonnx.models.efficientsam3 import EfficientSAM3
+from samonnx.models.sam import Sam
+from samonnx.models.sam_xmem import SamXMem, xmem_of
 from samonnx.models.tracker import TrackedModel, Tracker
+from samonnx.programs import xmem
 from samonnx.programs.predict import encode_frame_program, predict_program
 from samonnx.programs.program import Program
+from samonnx.programs.sam import encode_sam_image_program, predict_sam_program, segment_prompt_program
+from samonnx.programs.sam_xmem import start_program
 from samonnx.programs.segment import encode_image_program, encode_text_program, ground_program, segment_program
 from samonnx.programs.step import step_program
 from samonnx.programs.track import track_program
+from samonnx.recipe_memory import MemorySpec
 
 if TYPE_CHECKING:
     from samonnx.recipe import Recipe
@@ -34,6 +40,11 @@ def recipe_programs(model: nn.Module | TrackedModel, recipe: Recipe) -> tuple[Pr
     Raises SamonnxError for sizes that do not fit, and for programs that the model has not.
     """
     memory, asked = recipe.memory, recipe.programs
+    if tracked_model(model) is not None and not isinstance(memory, MemorySpec):
+        raise SamonnxError(
+            f"memory: found the sizes of XMem's memory ({', '.join(type(memory).model_fields)}), but the model of "
+            f"{recipe.model.factory!r} has a bank of slots: {', '.join(MemorySpec.model_fields)}"
+        )
     makers: dict[str, Callable[[], Program]] = {}
     if isinstance(model, EfficientSAM3):
         detection = recipe.detection
@@ -50,6 +61,23 @@ def recipe_programs(model: nn.Module | TrackedModel, recipe: Recipe) -> tuple[Pr
             "encode_image": lambda: encode_frame_program(tracked),
             "track": lambda: track_program(tracked, memory, asked["track"]),
             "predict": lambda: predict_program(tracked, asked["predict"]),
+        }
+    elif isinstance(model, Sam):
+        makers = {
+            "encode_image": lambda: encode_sam_image_program(model),
+            "predict": lambda: predict_sam_program(model, asked["predict"]),
+            "segment_prompt": lambda: segment_prompt_program(model, asked["predict"]),
+        }
+    elif (followed := xmem_of(model)) is not None:
+        with_sam = model
+        if isinstance(with_sam, SamXMem):  # first, for SAM's encoder
+            makers["start"] = lambda: start_program(with_sam, xmem.xmem_sizes(followed, recipe), asked["start"])
+        makers |= {
+            "track": lambda: xmem.track_program(followed, xmem.xmem_sizes(followed, recipe)),
+            "consolidate": lambda: xmem.consolidate_program(xmem.xmem_sizes(followed, recipe)),
+            "track_and_consolidate": lambda: xmem.track_and_consolidate_program(
+                followed, xmem.xmem_sizes(followed, recipe)
+            ),
         }
     for name in asked:
         if not makers:

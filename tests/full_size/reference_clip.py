@@ -185,7 +185,7 @@ def clip_figures(
     bank: dict[str, Array] = {pair.input: np.full(pair.shape, pair.empty, pair.dtype) for pair in manifest.bank}
     figures = Figures()
     for t in held:
-        feeds = {p.name: np.zeros(p.shape, p.dtype) for p in manifest.program("track").inputs} | bank
+        feeds = {p.name: np.zeros(p.sides(), p.dtype) for p in manifest.program("track").inputs} | bank
         feeds["image"] = (seeded_frame(t, size)[None] - np.float32(0.5)) / np.float32(0.5)
         feeds["frame_index"], feeds["num_frames"] = np.array(t, np.int32), np.array(frames, np.int32)
         feeds["point_labels"][:] = -1

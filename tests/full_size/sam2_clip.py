@@ -95,7 +95,7 @@ def _steps(folder: Path, reference: Mapping[str, Array], target: str) -> Iterato
         program = manifest.program("track@first") if t == 0 else manifest.for_filled("track", t)
         if opened is None or opened[0] != program.name:
             opened = program.name, ProbedGraph(folder, program.files[target], PROBES)
-        feeds = {p.name: np.zeros(p.shape, p.dtype) for p in manifest.program("track").inputs} | bank
+        feeds = {p.name: np.zeros(p.sides(), p.dtype) for p in manifest.program("track").inputs} | bank
         feeds["image"] = ((seeded_frame(t, size, int(reference["meta/clip_seed"])) - mean) / std)[None]
         feeds["frame_index"], feeds["num_frames"] = np.array(t, np.int32), np.array(frames, np.int32)
         feeds["point_labels"][:] = -1

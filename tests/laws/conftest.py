@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,10 @@ from tests.compiled_artifact import compiled_folder
 
 from .equal_step import OpenedGraph
 from .policies import POLICIES
+from .xmem_scenario import RECIPE, XMemGraphs
 
 OpenPolicy = Callable[[str], OpenedGraph]
+OpenXMem = Callable[..., XMemGraphs]
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +30,19 @@ def graph_of(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> OpenPo
             folder = compiled_folder(shared, variant.overrides, ("track",), variant.path, ("onnx",))
             opened[policy] = OpenedGraph(folder)
         return opened[policy]
+
+    return open_
+
+
+@pytest.fixture(scope="session")
+def xmem_graphs(artifacts: Callable[..., Path]) -> OpenXMem:
+    """`xmem_graphs(*overrides, target="onnx", programs=())` → the graphs of the tiny XMem recipe."""
+    opened: dict[tuple[str, ...], XMemGraphs] = {}
+
+    def open_(*overrides: str, target: str = "onnx", programs: tuple[str, ...] = ()) -> XMemGraphs:
+        key = (*overrides, target, *programs)
+        if key not in opened:
+            opened[key] = XMemGraphs(artifacts(*overrides, programs=programs, recipe=RECIPE), target)
+        return opened[key]
 
     return open_

@@ -161,7 +161,7 @@ def empty_bank(session: Graph) -> dict[str, Array]:
 def idle_feeds(session: Graph, index: int, num_frames: int, show: Show = as_numbered) -> dict[str, Array]:
     """All inputs but the bank, without any prompt."""
     feeds = {
-        port.name: np.zeros(port.shape, port.dtype)
+        port.name: np.zeros(port.sides(), port.dtype)
         for port in session.program.inputs
         if not port.name.startswith("bank.")
     }

@@ -173,6 +173,16 @@ def test_the_order_of_places_does_not_matter(order: list[int]) -> None:
     assert same(predicted(coords[:, order], labels[:, order]), predicted(coords, labels))
 
 
+def test_prompts_without_masks_are_answered_alike_by_the_way_that_uses_the_image_once() -> None:
+    coords = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(3)) * SIZE
+    labels = torch.tensor([[1, 0, -1, -1], [2, 3, 1, -1], [-1, -1, -1, -1]], dtype=torch.int32)
+    with torch.inference_mode():
+        found = tiny().predict_points(features(), coords, labels)
+    assert same(found, predicted(coords, labels))
+    with pytest.raises(SamonnxError, match=r"point_coords: \[2, 4, 2\] found, \[3, 4, 2\] expected for point_labels"):
+        tiny().predict_points(features(), coords[:2], labels)
+
+
 def test_prompts_of_a_batch_are_answered_as_each_alone() -> None:
     coords = SIZE * torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, -1, -1], [2, 3, -1], [2, 3, 1], [-1, -1, -1], [0, 1, 1]], dtype=torch.int32)

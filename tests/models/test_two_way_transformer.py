@@ -112,3 +112,24 @@ def test_numbered_layers_of_the_mlp_are_the_same_network_under_the_names_of_sam_
     with torch.inference_mode():
         found, expected = (model(image, position, tokens, None) for model in (numbered, seeded_transformer()))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_image_for_all_objects_is_as_the_same_image_for_each_and_is_projected_once(masked: bool) -> None:
+    transformer = seeded_transformer()
+    tokens, image, position = noise(3, 5, 16), noise(1, 9, 16, seed=1), noise(1, 9, 16, seed=2)
+    mask = (torch.arange(5) < torch.tensor([[5], [2], [3]]))[:, None, None] if masked else None
+    expected = transformer(image.expand(3, -1, -1), position, tokens, mask)
+    found = transformer(image, position, tokens, mask, one_image=True)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    first = block_of(0)
+    projections = (
+        first.cross_attn_token_to_image.k_proj,
+        first.cross_attn_token_to_image.v_proj,
+        first.cross_attn_image_to_token.q_proj,
+    )
+    for projection in projections:
+        given_ = (tokens, image, tokens, position, mask)
+        assert into(projection, lambda *inputs: first(*inputs, one_image=True), *given_).shape == (1, 9, 16)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from samonnx.models.xmem_affinity import similarity, softmax_over, top_weights
+from samonnx.models.xmem_affinity import masked, similarity, softmax_over, top_weights, weights_of
 
 ALL = torch.ones(1, dtype=torch.bool)
 
@@ -90,3 +90,31 @@ def test_padded_elements_get_no_weight_and_what_they_hold_changes_no_bit(
 def test_the_full_softmax_is_the_softmax() -> None:
     similarities = 200 * random(3, 6)
     torch.testing.assert_close(softmax_over(similarities, ALL), similarities.softmax(1))
+
+
+def test_an_element_that_is_not_valid_has_the_lowest_similarity_whatever_it_holds() -> None:
+    """Exactly, so that it can be told apart; the others keep theirs."""
+    key, query = random(6, 5), random(3, 5)
+    shrinkage, selection = 1 + random(6).square(), random(3, 5).sigmoid()
+    valid = torch.tensor([True, False, True, True, False, True])
+    expected = similarity(key, shrinkage, query, selection)
+    key[~valid], shrinkage[~valid] = 1e30, -1e30
+    found = similarity(key, shrinkage, query, selection, valid)
+    torch.testing.assert_close(found[:, valid], expected[:, valid])
+    assert (found[:, ~valid] == torch.finfo(found.dtype).min).all()
+    torch.testing.assert_close(found, masked(expected, valid))
+
+
+def test_weights_of_similarities_that_are_all_the_lowest_are_zero() -> None:
+    lowest = torch.finfo(torch.float64).min
+    assert not weights_of(torch.full((2, 3), lowest, dtype=torch.float64)).any()
+    weight = weights_of(torch.tensor([[1.0, 0.0, lowest]], dtype=torch.float64))
+    torch.testing.assert_close(weight[0, :2], torch.tensor([1.0, 0.0], dtype=torch.float64).softmax(0))
+    assert weight[0, 2] == 0
+
+
+def test_similarities_that_are_masked_already_need_no_flags() -> None:
+    similarities, valid = random(4, 5), torch.tensor([True, False, True, True, False])
+    expected, found = top_weights(similarities, valid, 4), top_weights(masked(similarities, valid), None, 4)
+    assert torch.equal(found.weight, expected.weight)
+    assert torch.equal(found.element, expected.element)

@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samonnx.errors import SamonnxError
-from samonnx.models.xmem_bank import (
-    MemorySizes,
-    XMemBank,
-    count_usage,
-    empty_bank,
-    memory_due,
-    read_memory,
-    working_is_full,
-    write_memory,
-)
+from samonnx.models.xmem_bank import MemorySizes, XMemBank, empty_bank, memory_due, working_is_full, write_memory
+from samonnx.models.xmem_reading import count_usage, read_memory
 from tests.models.xmem_memories import WIDTHS, Memories, random_features, random_value, scalar, working_elements
 
 YES, NO = torch.tensor(True), torch.tensor(False)

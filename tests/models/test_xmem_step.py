@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from samonnx.errors import SamonnxError
-from samonnx.models.xmem_bank import MemorySizes, XMemBank, empty_bank, memory_due, read_memory, working_is_full
+from samonnx.models.xmem_bank import MemorySizes, XMemBank, empty_bank, memory_due, working_is_full
 from samonnx.models.xmem_consolidation import consolidate
 from samonnx.models.xmem_masks import padded_size
+from samonnx.models.xmem_reading import read_memory
 from samonnx.models.xmem_reference import ReferenceXMem
 from samonnx.models.xmem_step import XMemFrame, XMemStep
 from tests.models.xmem_memories import JUNK, assert_same_memory, filled_with

@@ -103,7 +103,7 @@ def reference_frames(model: XMem, clip: str, frames: int) -> Iterator[ClipFrame]
     masks = torch.from_numpy(golden(clip)["masks"]).to(dtype)
     for t in range(frames):
         given = {o: masks[o] for o in range(2)} if t == 0 else None
-        found = tracker.step(golden_image(clip, t, dtype), given, _is_last(clip, t))
+        found = tracker.step(golden_image(clip, t, dtype), given, is_last(clip, t))
         yield ClipFrame(
             t,
             found.probabilities,
@@ -121,7 +121,7 @@ def bounded_frames(model: XMem, clip: str, frames: int) -> Iterator[ClipFrame]:
     bank = empty_bank(sizes, model.widths, 2, SIZE // 16, SIZE // 16, dtype)
     masks = torch.from_numpy(golden(clip)["masks"]).to(dtype)
     for t in range(frames):
-        given, last = torch.tensor([t == 0] * 2), torch.tensor(_is_last(clip, t))
+        given, last = torch.tensor([t == 0] * 2), torch.tensor(is_last(clip, t))
         due = memory_due(bank, sizes.every, given, last)
         probabilities, bank = step(golden_image(clip, t, dtype)[None], masks, given, due, last, bank)
         consolidation = None
@@ -137,7 +137,7 @@ def bounded_frames(model: XMem, clip: str, frames: int) -> Iterator[ClipFrame]:
         )
 
 
-def _is_last(clip: str, t: int) -> bool:
+def is_last(clip: str, t: int) -> bool:
     return clip == "xmem_short" and t == 11
 
 

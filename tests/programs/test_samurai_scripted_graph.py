@@ -57,7 +57,7 @@ class GraphClip:
         self.components = {part.name: part for part in self.program.components}
         self.sources = {wire.target: wire.source for wire in self.program.wires}
         self.sessions = {name: GraphSession(trace(self.components[name]).model, threads=1) for name in TRACED}
-        examples = {port.name: np.zeros(port.shape, port.dtype) for port in self.program.inputs}
+        examples = {port.name: np.zeros(port.sides(), port.dtype) for port in self.program.inputs}
         self.idle = examples | {t.input: np.full_like(examples[t.input], t.empty) for t in self.program.bank}
 
     def run(self) -> list[Frame]:

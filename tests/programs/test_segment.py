@@ -79,11 +79,11 @@ def results(program: Program, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def inputs_of(program: Program) -> Ports:
-    return {port.name: (port.dtype, port.shape) for port in program.inputs}
+    return {port.name: (port.dtype, port.sides()) for port in program.inputs}
 
 
 def outputs_of(program: Program) -> Ports:
-    return {port.name: (port.dtype, port.shape) for port in program.outputs}
+    return {port.name: (port.dtype, port.sides()) for port in program.outputs}
 
 
 # Ports
