@@ -66,18 +66,14 @@ def test_the_filters_can_be_switched_off() -> None:
 def test_what_is_found_in_a_crop_is_told_in_pixels_of_the_picture() -> None:
     mask = np.full((SIDE, SIDE), -3, dtype=np.float32)
     mask[5:9, 2:14] = 3
-    chosen = MaskParameters(stability_score_thresh=0)
-    found, passed = taken(mask[None], [0.9], chosen, Crop(0, 0, SIDE, SIDE), SIDE)
-    assert passed.edge == 1
-    found, passed = taken(mask[None], [0.9], chosen, Crop(100, 200, 120, 220, layer=1), 300)
-    assert (len(found), passed.stability, passed.edge) == (0, 1, 0)
-    mask = np.zeros((300, 300), dtype=bool)
-    mask[85:89, 82:94] = True  # near the picture's lower right corner, where the crop ends as well
-    mask = mask[80:100, 80:100]
-    found, _ = taken(
-        np.where(mask, np.float32(3), np.float32(-3))[None], [0.9], chosen, Crop(80, 80, 100, 100, layer=1), 100
-    )
-    assert len(found) == 0, "the crop's upper left edges are not the picture's"
+    crop = Crop(0, 5, SIDE, 5 + SIDE, layer=1)
+    found, _ = taken(mask[None], [0.9], MaskParameters(), crop, picture=26)
+    assert found.boxes.tolist() == [[2, 10, 13, 13]]
+    assert found.points.tolist() == [[3, 9]]
+    assert found.crop_boxes.tolist() == [[0, 5, 20, 25]]
+    expected = np.zeros((26, 26), dtype=bool)
+    expected[10:14, 2:14] = True
+    np.testing.assert_array_equal(found.mask(0), expected)
 
 
 @pytest.mark.parametrize(
