@@ -133,7 +133,10 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(setting: str, said: str) ->
         ("pins: {a.b: [1]}", "pins.a.b: found [1] (a list), allowed: true or false or a whole number or a number or a"),
         ("pins: {a.b: {c: 1}}", "pins.a.b: found a mapping (c), allowed: true or false or a whole number or a number"),
         ("weights: {rescale: {a.b: big}}", 'weights.rescale.a.b: found "big" (a string), allowed: a number'),
-        ("weights: {checkpoint: 5}", "weights.checkpoint: found 5 (a whole number), allowed: a string or null"),
+        (
+            "weights: {checkpoint: 5}",
+            "weights.checkpoint: found 5 (a whole number), allowed: a string or a mapping of names to a string or null",
+        ),
         ("verify: {atol: 0}", "verify.atol: found 0 (a whole number), allowed: a number, above 0"),
         (
             "targets: []",

@@ -127,5 +127,7 @@ def _consolidation(before: XMemBank, after: XMemBank, sizes: MemorySizes) -> Ref
     added = min(sizes.prototypes, len(found.usage))
     key, shrinkage = (x[count - added : count] for x in (after.long_key, after.long_shrinkage))
     same = (found.key == key[:, None]).all(2)
-    assert (same.sum(1) == 1).all(), "a prototype has the key of no candidate, or of several"
-    return ReferenceConsolidation(same.int().argmax(1), found.usage, shrinkage, int(before.long_count) + added - count)
+    assert same.any(1).all(), "a prototype has the key of no candidate"
+    # Where the background stands still, cells of several frames have one key to the bit: the most used one is meant.
+    index = torch.where(same, found.usage, -1.0).argmax(1)
+    return ReferenceConsolidation(index, found.usage, shrinkage, int(before.long_count) + added - count)

@@ -106,6 +106,22 @@ def test_every_filter_has_something_to_do_in_these_scenes(layers: int) -> None:
         assert left["box NMS"] > left["crop NMS"] >= left["small regions"]
 
 
+def test_of_equal_masks_of_two_crops_that_of_the_smaller_stays() -> None:
+    """A scene in which masks of both layers overlap, against the plain ones as well."""
+    chosen = MaskParameters(points_per_side=5, crop_n_layers=1, stability_score_thresh=0.6, crop_nms_thresh=0.5)
+    predictor, picture = FormulaPredictor(3, low=24, size=96), coordinate_picture(120, 170)
+    plain = plain_automatic_masks(predictor, picture, chosen)
+    assert plain.closest > ROUNDING
+    found = AutomaticMasks(predictor, chosen).generate(picture)
+    equal(found, plain)
+    left = {stage.name: stage.left for stage in found.stages}
+    assert left["box NMS"] > left["crop NMS"]
+    x0, y0, x1, y1 = found.masks.crop_boxes.T
+    areas = (x1 - x0) * (y1 - y0)
+    assert areas.min() < areas.max() == 120 * 170
+    assert (np.diff(areas) >= 0).all()
+
+
 def test_batches_do_not_matter() -> None:
     picture = coordinate_picture(60, 80)
     one, other = (
