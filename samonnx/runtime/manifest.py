@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from samonnx.errors import SamonnxError
 from samonnx.runtime import typed_json
+from samonnx.runtime.manifest_checks import FORMAT, check_manifest
+from samonnx.runtime.manifest_parts import (
+    DTYPES,
+    BankPair,
+    DetectionInfo,
+    ManifestError,
+    MemoryInfo,
+    PinInfo,
+    PortInfo,
+    PreprocessingInfo,
+    ProgramInfo,
+    TargetInfo,
+    TextInfo,
+    VerificationInfo,
+    WeightsInfo,
+    XMemInfo,
+)
 
 __all__ = [
     "DTYPES",
@@ -37,203 +52,7 @@ __all__ = [
     "XMemInfo",
 ]
 
-FORMAT = 1
 MANIFEST_NAME = "manifest.json"
-DTYPES = ("float32", "int32", "int64", "bool")
-RESIZES = ("bicubic", "bilinear-antialias", "bicubic-antialias", "bilinear")
-FITS = ("stretch", "pad")
-
-
-class ManifestError(SamonnxError):
-    """The artifact folder has no manifest, or one that cannot be used."""
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """The one weights file that all programs share."""
-
-    source: str
-    """`seeded(seed=3)`, `own(seed=0)` (a foreign model's constructor drew them) or `checkpoint`."""
-    digest: str
-    """sha256 (hex) of the weights that went in."""
-    file: str
-    bytes: int
-    """Size of `file`; a shorter file on disk is a truncated copy."""
-
-
-@dataclass(frozen=True)
-class PortInfo:
-    """One input or output of a program."""
-
-    name: str
-    dtype: str
-    """One of DTYPES."""
-    shape: tuple[int | str, ...]
-    """A name is a symbolic dimension: any size from 1 on, the same wherever it stands in the program's ports."""
-    meaning: str = ""
-    range: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
-
-    def sides(self, symbolic: int = 1) -> tuple[int, ...]:
-        """`shape`, with `symbolic` in the place of every symbolic dimension."""
-        return tuple(side if isinstance(side, int) else symbolic for side in self.shape)
-
-
-@dataclass(frozen=True)
-class ProgramInfo:
-    """One program: an entry point, as one graph file per target."""
-
-    name: str
-    files: Mapping[str, str]
-    """Target -> file name inside the folder."""
-    inputs: tuple[PortInfo, ...]
-    outputs: tuple[PortInfo, ...]
-    specialises: str | None = None
-    """The program that this one was made from by pinning inputs (`track@first` comes from `track`)."""
-    pinned: tuple[str, ...] = ()
-    """The inputs that were pinned."""
-    filled: int | None = None
-    """It gives what `specialises` gives while only the first so many slots of the bank hold a memory, for all objects
-    of a call: `bank.memory_frame[:, filled:]` is -1."""
-
-
-@dataclass(frozen=True)
-class TargetInfo:
-    """What the graphs of a target are made for."""
-
-    engine: str
-    """`onnxruntime` or `openvino`; `any`: standard operators in a form that no engine is bad at."""
-    precisions: tuple[str, ...] = ("f32",)
-    """What the engine may be told to compute in, where the CPU can (OpenVINO: INFERENCE_PRECISION_HINT). The first is
-    the one that `verification` speaks of; others are hints, whose outputs were not compared."""
-
-
-@dataclass(frozen=True)
-class BankPair:
-    """One tensor of the bank: the input, the output that goes back into it, and what an empty slot holds."""
-
-    input: str
-    output: str
-    dtype: str
-    shape: tuple[int, ...]
-    """The first axis is the object (in calls of a foreign model it is what that model makes it)."""
-    empty: float | int | bool
-
-
-@dataclass(frozen=True)
-class PreprocessingInfo:
-    """How a uint8 RGB frame becomes the `image` input: resize to size x size, /255, (x - mean) / std."""
-
-    size: int
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    video_resize: str = "bicubic"
-    """For frames of a video file; see samonnx.runtime.preprocessing for the methods."""
-    image_resize: str = "bilinear-antialias"
-    """For a folder of images."""
-    binary_mask_prompts: bool = False
-    """Whether a mask prompt is cut at 0.5 after it has been resized (SAM 2), or keeps its soft edges (SAM 3)."""
-    fit: str = "stretch"
-    """How the frame fills the input: `stretch`, each axis by its own factor; `pad` (SAM), the long side becomes `size`,
-    the other int(side * scale + 0.5), and what is left to the right and below is 0 after the normalisation."""
-    height: int | None = None
-    """With `width`: the input is height x width instead of size x size, and `size` is the longer of both (XMem). With
-    `fit` pad the input is size x size, and height x width is what the frame is stretched to, whatever its proportions
-    (SAM in front of XMem)."""
-    width: int | None = None
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of the input."""
-        if self.fit == "pad":
-            return self.size, self.size
-        return self.height or self.size, self.width or self.size
-
-
-@dataclass(frozen=True)
-class MemoryInfo:
-    conditioning_slots: int
-    recent_slots: int
-    pointer_slots: int
-    policy: str
-    objects: int
-    """Rows of the graph: objects that one call tracks."""
-    points: int
-    """Prompt places of a row: points, box corners included."""
-    corrections_attend_memory: bool = False
-    """Whether a click on a frame that was tracked already is run with memory (SAM 2) or without (SAM 3)."""
-
-
-@dataclass(frozen=True)
-class XMemInfo:
-    """XMem's memory, see samonnx.models.xmem_bank for the bank."""
-
-    working_frames: int
-    """Slots of the working memory; when all are filled, `consolidate` is due before the next frame."""
-    min_working_frames: int
-    long_term: int
-    prototypes: int
-    every: int
-    """Frames from one memory frame to the next."""
-    top_k: int
-    objects: int
-    """Rows of the graph: objects that are tracked at once."""
-    height: int
-    """Of the network's frame, before it is padded."""
-    width: int
-    points: int = 0
-    """Prompt places of a row of `start`, box corners included; 0: no `start`."""
-
-
-@dataclass(frozen=True)
-class TextInfo:
-    """How words become the `token_ids` input."""
-
-    context_length: int
-    """Tokens that go in, start and end among them; longer texts are cut."""
-    vocabulary: str = "clip"
-    """CLIP's byte-pair vocabulary: 49406 starts a text, 49407 ends it, 0 fills up."""
-
-
-@dataclass(frozen=True)
-class DetectionInfo:
-    """The detector behind `segment`, `ground` and `step`."""
-
-    queries: int
-    """Detections that come out of a call, most of them with a low score."""
-    boxes: int
-    """Places for boxes given as prompts."""
-    points: int
-    """Places for points given as prompts."""
-    scoring: str
-    """`image`: logits are class logits; `video`: logits are of the joint probability of class and presence. `scores`
-    is the joint probability either way."""
-    score_threshold: float = 0.5
-    """What the original shows: detections with a score above this."""
-    masks: int = 0
-    """Places for masks given as prompts; 0: the model has no encoder for them."""
-
-
-@dataclass(frozen=True)
-class PinInfo:
-    path: str
-    value: bool | int | float | str
-    meaning: str = ""
-
-
-@dataclass(frozen=True)
-class VerificationInfo:
-    """What was held to which tolerance. The errors that were measured depend on the machine, so they stand in
-    verification.json and not here."""
-
-    program: str
-    target: str
-    what: str
-    tolerance: float
-    engine: str = "onnxruntime"
-    """What ran the graph for this figure."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +85,7 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_manifest(self)
 
     @property
     def bank_digest(self) -> str:
@@ -390,99 +209,3 @@ class Manifest:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the text of `to_json` to `path`, a file (the compiler makes the folder atomic)."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
-
-
-def _check(manifest: Manifest) -> None:
-    """Contradictions inside one manifest; types are the parser's business."""
-    if manifest.format != FORMAT:
-        raise ManifestError(f"format is {manifest.format}, expected {FORMAT}")
-    names = [program.name for program in manifest.programs]
-    if len(set(names)) != len(names):
-        raise ManifestError(f"programs: a name stands twice in {names}")
-    for name in (manifest.weights.file, *(file for p in manifest.programs for file in p.files.values())):
-        if not name or Path(name).name != name or "\\" in name:
-            raise ManifestError(f"file name {name!r}: expected a plain name inside the artifact folder")
-    for program in manifest.programs:
-        for port in (*program.inputs, *program.outputs):
-            _check_tensor(f"program {program.name!r}, port {port.name!r}", port.dtype, port.shape)
-    foreign = manifest.preprocessing is None
-    if manifest.bank and manifest.memory is None and manifest.xmem is None and not foreign:
-        raise ManifestError("a bank is listed, but field 'memory' is missing")
-    if manifest.memory is not None and manifest.xmem is not None:
-        raise ManifestError("fields 'memory' and 'xmem' are both there; an artifact has one kind of bank")
-    for program in manifest.programs:
-        if program.filled is not None:
-            _check_filled(manifest, program, program.filled)
-    for pair in manifest.bank:
-        _check_pair(manifest, pair)
-    if manifest.preprocessing is not None:
-        _check_preprocessing(manifest.preprocessing)
-    if manifest.prompt_preprocessing is not None:
-        _check_preprocessing(manifest.prompt_preprocessing, "prompt_preprocessing")
-
-
-def _check_preprocessing(info: PreprocessingInfo, field: str = "preprocessing") -> None:
-    for name in ("video_resize", "image_resize"):
-        value = getattr(info, name)
-        if value not in RESIZES:
-            raise ManifestError(f"{field}.{name}: expected one of {', '.join(RESIZES)}, found {value!r}")
-    if info.size < 1 or not all(math.isfinite(s) and s > 0 for s in info.std):
-        raise ManifestError(f"{field}: size and std must be positive")
-    if info.fit not in FITS:
-        raise ManifestError(f"{field}.fit: expected one of {', '.join(FITS)}, found {info.fit!r}")
-    sides = [side for side in (info.height, info.width) if side is not None]
-    if sides and (len(sides) == 1 or min(sides) < 1 or max(sides) != info.size):
-        raise ManifestError(
-            f"{field}: height and width are {info.height} and {info.width}, expected both, positive, the longer "
-            f"one equal to size ({info.size}), or neither"
-        )
-
-
-def _check_tensor(where: str, dtype: str, shape: tuple[int | str, ...]) -> None:
-    if dtype not in DTYPES:
-        raise ManifestError(f"{where}: expected a dtype of {', '.join(DTYPES)}, found {dtype!r}")
-    if any(side == "" if isinstance(side, str) else side < 0 for side in shape):
-        raise ManifestError(f"{where}: expected a shape without negative sides, found {list(shape)}")
-
-
-def _check_filled(manifest: Manifest, program: ProgramInfo, filled: int) -> None:
-    """A wrong promise would give wrong masks without a word."""
-    where = f"program {program.name!r}: filled is {filled}"
-    frames = next((pair for pair in manifest.bank if pair.input == "bank.memory_frame"), None)
-    if frames is None or len(frames.shape) != 2:
-        raise ManifestError(f"{where}, but there is no bank tensor 'bank.memory_frame' [objects, slots] to tell them")
-    if not 1 <= filled < frames.shape[1]:
-        raise ManifestError(f"{where}, expected 1 to {frames.shape[1] - 1}: the bank has {frames.shape[1]} slots")
-    if program.specialises is None:
-        raise ManifestError(f"{where}, but field 'specialises' does not name the program that it stands in for")
-    for other in manifest.programs:
-        if other.specialises == program.specialises and other.filled == filled and other.name != program.name:
-            raise ManifestError(f"{where}, and so it is for {other.name!r}; expected one program for each number")
-        if other.name == program.specialises:
-            for kind, own, its in (
-                ("inputs", program.inputs, other.inputs),
-                ("outputs", program.outputs, other.outputs),
-            ):
-                if {(p.name, p.dtype, p.shape) for p in own} != {(p.name, p.dtype, p.shape) for p in its}:
-                    raise ManifestError(
-                        f"{where}, so it stands in for {other.name!r}, but their {kind} differ; expected the same"
-                    )
-
-
-def _check_pair(manifest: Manifest, pair: BankPair) -> None:
-    _check_tensor(f"bank tensor {pair.input!r}", pair.dtype, pair.shape)
-    rows = None if manifest.memory is None else manifest.memory.objects
-    if rows is not None and (not pair.shape or pair.shape[0] != rows):
-        raise ManifestError(
-            f"bank tensor {pair.input!r}: the first axis is the object, so expected {rows} "
-            f"(memory.objects), found shape {list(pair.shape)}"
-        )
-    for program in manifest.programs:
-        ports = {port.name: port for port in (*program.inputs, *program.outputs)}
-        for name in (pair.input, pair.output):
-            port = ports.get(name)
-            if port is not None and (port.dtype, port.shape) != (pair.dtype, pair.shape):
-                raise ManifestError(
-                    f"bank tensor {name!r} is {pair.dtype} {list(pair.shape)}, "
-                    f"but program {program.name!r} says {port} for it"
-                )
