@@ -166,6 +166,14 @@ def test_readmes_samurai_example_follows_a_box(place: Path, artifacts: Callable[
     assert result.iou.shape == (1,)
 
 
+def test_readmes_click_example_follows_it_with_xmem(place: Path, artifacts: Callable[..., Path]) -> None:
+    folder = artifacts(recipe=ROOT / "recipes" / "sam_xmem_tiny.yaml")
+    (place / "dist" / "sam_xmem").symlink_to(folder, target_is_directory=True)
+    result = run_block("open_tracker(")["result"]
+    assert result.frame_index == 2
+    assert result.masks.shape == (1, 480, 640)
+
+
 def test_readmes_tracker_example_tracks_both_objects_and_restores_the_bank(place: Path) -> None:
     names = run_block("open_frames(")
     assert names["result"].frame_index == 2
@@ -183,7 +191,7 @@ def test_readmes_bare_example_feeds_the_bank_back(place: Path) -> None:
 
 
 def test_all_python_blocks_are_among_those_run() -> None:
-    assert len(blocks("README.md", "python")) == 4
+    assert len(blocks("README.md", "python")) == 5
     elsewhere = {document for document in DOCUMENTS if blocks(document, "python")} - {"README.md", *GUIDES}
     assert elsewhere == {"docs/index.md"}
 
