@@ -1,4 +1,4 @@
-"""What `Tracker.track` is given: the frames of a clip, and the prompts of each."""
+"""What `track` of a tracker is given: the frames of a clip, and the prompts of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from samonnx.runtime.prompts import PromptError, Prompts
 from samonnx.runtime.sized_boxes import check_sized_box, sized_box
 from samonnx.runtime.video import FrameSource, open_frames
 
-__all__ = ["BOX_OBJECT", "Frames", "PromptsByFrame", "check_box_on_frame", "frames_of", "prompts_of"]
+__all__ = [
+    "BOX_OBJECT",
+    "Frames",
+    "PromptsByFrame",
+    "check_box_on_frame",
+    "check_no_prompt_beyond",
+    "frames_of",
+    "prompts_of",
+]
 
 BOX_OBJECT = 1
 """The number of the object that `box` is around."""
@@ -74,3 +82,10 @@ def check_box_on_frame(prompts: PromptsByFrame, first: int, frame: npt.NDArray[n
             name="box",
             corners=f"Corners go into prompts={{{first}: {{{BOX_OBJECT}: Prompts(boxes=(Box(x0, y0, x1, y1),))}}}}",
         )
+
+
+def check_no_prompt_beyond(prompts: PromptsByFrame, frames: int) -> None:
+    """Raise PromptError for a prompt on a frame that the clip, of so many frames, has not."""
+    beyond = min((index for index in prompts if index >= frames), default=None)
+    if beyond is not None:
+        raise PromptError(f"there is a prompt on frame {beyond}, but the clip has {frames} frames")

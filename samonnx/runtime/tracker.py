@@ -23,7 +23,14 @@ import numpy.typing as npt
 
 from samonnx.errors import SamonnxError
 from samonnx.runtime.bank import Bank
-from samonnx.runtime.clip import Frames, PromptsByFrame, check_box_on_frame, frames_of, prompts_of
+from samonnx.runtime.clip import (
+    Frames,
+    PromptsByFrame,
+    check_box_on_frame,
+    check_no_prompt_beyond,
+    frames_of,
+    prompts_of,
+)
 from samonnx.runtime.detections import Detections
 from samonnx.runtime.frame_result import FrameResult, Search, read_result
 from samonnx.runtime.frame_run import run_frame
@@ -32,7 +39,7 @@ from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.object_group import ObjectGroup, RowInputs, SharedInputs
 from samonnx.runtime.preprocessing import FrameError, check_frame, network_image
 from samonnx.runtime.prompt_rows import row_inputs
-from samonnx.runtime.prompts import PromptError, Prompts
+from samonnx.runtime.prompts import Prompts
 from samonnx.runtime.seated_bank import bank_of, seat_objects
 from samonnx.runtime.seating import Seating
 from samonnx.runtime.session import Session
@@ -209,9 +216,7 @@ class Tracker:
                 self.check_prompts(later, width=frame.shape[1], height=frame.shape[0])
             result = self.step(frame, {n: p for n, p in here.items() if n not in later})
             yield self.correct(later) if later else result
-        beyond = sorted(index for index in prompts if index >= self._next_frame)
-        if beyond:
-            raise PromptError(f"there is a prompt on frame {beyond[0]}, but the clip has {self._next_frame} frames")
+        check_no_prompt_beyond(prompts, self._next_frame)
 
     def remove(self, number: int) -> None:
         """Stop tracking an object. The others go on as they would have; its row is free for a new one.

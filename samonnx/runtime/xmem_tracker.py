@@ -20,7 +20,14 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from samonnx.runtime.clip import Frames, PromptsByFrame, check_box_on_frame, frames_of, prompts_of
+from samonnx.runtime.clip import (
+    Frames,
+    PromptsByFrame,
+    check_box_on_frame,
+    check_no_prompt_beyond,
+    frames_of,
+    prompts_of,
+)
 from samonnx.runtime.manifest import Manifest
 from samonnx.runtime.preprocessing import FrameError, check_frame
 from samonnx.runtime.prompts import PromptError, Prompts
@@ -165,9 +172,7 @@ class XMemTracker:
             if box is not None and self.next_frame == first:
                 check_box_on_frame(prompts, first, frame)
             yield self.step(frame, prompts.get(self.next_frame, {}))
-        beyond = sorted(index for index in prompts if index >= self.next_frame)
-        if beyond:
-            raise PromptError(f"there is a prompt on frame {beyond[0]}, but the clip has {self.next_frame} frames")
+        check_no_prompt_beyond(prompts, self.next_frame)
 
     def remove(self, number: int) -> None:
         """Stop tracking an object; its row is free for a new one, and its pixels for the others from the next frame on.
