@@ -29,6 +29,7 @@ import torch
 
 from samonnx.models.efficientsam3 import EfficientSAM3
 from samonnx.models.reference_tracker import encode_image
+from samonnx.models.tracker import TrackedModel
 from samonnx.runtime.manifest import Manifest
 from samonnx.seeded import seeded_frame
 
@@ -121,10 +122,16 @@ def exact_maps(wide: EfficientSAM3, image: Array) -> dict[str, Array]:
 
 
 def settle_threshold(
-    model: EfficientSAM3, features: Array, masks: Array, score: Array, reference: Array, stride: int
+    model: TrackedModel,
+    features: Array,
+    masks: Array,
+    score: Array,
+    reference: Array,
+    stride: int,
+    nearness: float = NEAR_ZERO,
 ) -> tuple[Array, int]:
     """The memory of `masks` with the fewest near-zero pixels turned so that its sample equals `reference`, and how
-    many were turned.
+    many were turned. Near zero is within `nearness` of the largest logit.
 
     features f32 [1, D, h, w], masks f32 [1, 1, S, S] (logits), reference: the memory's every `stride`-th cell.
     """
@@ -146,7 +153,7 @@ def settle_threshold(
     logits = masks.copy()
     memory = encode(logits)
     wrong, turned = misfit(memory), 0
-    near = np.argwhere(np.abs(masks[0, 0]) < NEAR_ZERO * np.abs(masks).max())
+    near = np.argwhere(np.abs(masks[0, 0]) < nearness * np.abs(masks).max())
     near = near[np.argsort(np.abs(masks[0, 0][tuple(near.T)]))]
     tried: set[tuple[int, int]] = set()
     while wrong.any():
